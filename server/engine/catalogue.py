@@ -1,0 +1,48 @@
+"""Which engine a setting means. Engines are imported only when chosen, so the base install needs none of theirs."""
+
+from __future__ import annotations
+
+from strop.server.engine.base import Engine
+from strop.server.layers import POLICY
+from strop.server.settings import Settings
+
+
+def engines(settings: Settings) -> dict[str, Engine]:
+    """Role to engine: the policy, and the judge if it has a model of its own."""
+    chosen = {POLICY: policy(settings)}
+    if settings.judge:
+        from strop.server.engine.remote import RemoteEngine
+
+        chosen["judge"] = RemoteEngine([settings.judge], model=settings.judge_model)
+    return chosen
+
+
+def policy(settings: Settings) -> Engine:
+    """The engine that `settings.engine` names."""
+    match settings.engine:
+        case "simulated":
+            from strop.server.engine.simulated import SimulatedEngine
+
+            return SimulatedEngine(**settings.simulation.model_dump(), name=settings.model or "simulated")
+        case "remote":
+            from strop.server.engine.remote import RemoteEngine
+
+            key = settings.upstream.api_key
+            return RemoteEngine(
+                settings.upstream.urls,
+                model=settings.model,
+                api_key=key.get_secret_value() if key else None,
+                timeout=settings.upstream.timeout,
+            )
+        case "transformers":
+            from strop.server.engine.transformers import TransformersEngine
+
+            return TransformersEngine(
+                settings.model,
+                dtype=settings.dtype,
+                device=settings.device,
+                max_model_len=settings.max_model_len,
+                max_rows=settings.max_num_seqs,
+            )
+        case "vllm":
+            raise ValueError("the vllm engine is not part of this version; run vLLM beside strop and use engine remote")
