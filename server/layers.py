@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from strop.server.engine.base import Engine
 from strop.strategies.kit.capabilities import needs
 from strop.strategies.kit.context import Perform
-from strop.strategies.kit.errors import BadRequest
 from strop.strategies.kit.ops import Generate, Logprobs, Op, Result
 from strop.strategies.kit.span import Span
 
@@ -23,9 +22,7 @@ def routed(engines: Mapping[str, Engine]) -> Perform:
     """Send generations to the engine of their role, after checking that it can do them."""
 
     async def perform(op: Op, span: Span) -> Result:
-        if not isinstance(op, Generate | Logprobs):
-            raise BadRequest(f"no scorer or verifier is called '{op.by}'", param="strop", code="unknown_scorer")
-        engine = engine_of(engines, op.model)
+        engine = engine_of(engines, op.model if isinstance(op, Generate | Logprobs) else POLICY)
         engine.capabilities.require(needs(op))
         return await engine.perform(op, span)
 

@@ -76,7 +76,7 @@ class Service:
         self.metrics = metrics
         self.prices = Prices(settings.prices)
         self.admission = Admission(settings.max_concurrent_requests, settings.max_queued_requests)
-        self.scoring = Scoring()
+        self.scoring = Scoring(self.engines)
         self.trace_log = TraceLog(settings.trace_log)
         self.perform: Perform = self.scoring.layer(routed(self.engines))
 

@@ -228,7 +228,7 @@ class Context:
     ) -> None:
         """Charge the op, salvage its unfinished drafts, and tell the observers; runs for cancelled ops too."""
         usage = result.usage if result is not None else span.receipt.usage
-        role = op.model if isinstance(op, ops.Generate | ops.Logprobs) else op.by
+        role = op.model if isinstance(op, ops.Generate | ops.Logprobs) else "judge"
         purse.charge(usage, role)
         self.unpriced |= purse.price(usage, role) is None
         self.phases[op.tag] = self.phases.get(op.tag, Usage()) + usage
