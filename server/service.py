@@ -48,7 +48,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request, free of any wire format. `id` is the response id and the trace id; `model` the id the client sent."""
+    """One request, free of any wire format. `id` is the response and trace id; `model` is the id the client sent."""
 
     id: str
     chat: Chat

@@ -1,6 +1,6 @@
-"""Settings: one YAML file, `STROP_*` environment variables, command-line flags. Later ones win; unknown keys are errors.
+"""Settings: one YAML file, `STROP_*` environment variables, command-line flags; later ones win.
 
-Nested keys are written `STROP_CAPS__SECONDS=60` in the environment.
+Unknown keys are errors. Nested keys are written `STROP_LIMITS__SECONDS=60` in the environment.
 """
 
 from __future__ import annotations
