@@ -1,0 +1,33 @@
+"""What refinement is: strategies, and the kit they are written with. See `kit` for the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from types import MappingProxyType
+
+from strop.strategies.direct import direct
+from strop.strategies.kit.strategy import Strategy, catalogue, strategy_of
+
+CATALOGUE = catalogue(direct)
+"""The strategies that come with strop, by name."""
+
+GROUP = "strop.strategies"
+
+
+def discover(known: Mapping[str, Strategy] = CATALOGUE) -> Mapping[str, Strategy]:
+    """The catalogue and the strategies of installed packages: entry points of the group `strop.strategies`.
+
+    An entry point names a strategy function; the function's own name is the strategy's name. Raises `TypeError` when
+    two packages claim the same name or a function is not a strategy: a server should not start half-equipped.
+    """
+    found = dict(known)
+    for entry in entry_points(group=GROUP):
+        strategy = strategy_of(entry.load())
+        if strategy.name in found:
+            raise TypeError(f"the entry point '{entry.name}' defines the strategy '{strategy.name}' a second time")
+        found[strategy.name] = strategy
+    return MappingProxyType(found)
+
+
+__all__ = ["CATALOGUE", "discover"]
