@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -201,6 +203,13 @@ def test_deployments_use_settings_and_flags_that_exist() -> None:
     used = set(re.findall(r"\"(--[a-z-]+)\"", text))
     assert used
     assert used - set(flags()["strop serve"]) == set()
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_accepts_the_scrape_config() -> None:
+    command = ["promtool", "check", "config", DEPLOY / "prometheus" / "prometheus.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def make_targets() -> set[str]:
