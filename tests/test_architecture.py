@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -57,7 +57,7 @@ class Source:
     @property
     def is_cli(self) -> bool:
         """The command line joins all parts, lazily."""
-        return self.path == "server/cli.py" or self.path.startswith("server/cli/")
+        return self.path == "server/cli.py" or self.path.startswith("server/commands/")
 
     @property
     def is_strategy(self) -> bool:
@@ -349,15 +349,16 @@ def test_a_long_text_in_the_code_is_found() -> None:
 
 
 @cache
-def pyproject() -> dict[str, dict[str, dict[str, dict[str, str]]]]:
+def pyproject() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def test_the_package_list_names_every_folder_of_modules() -> None:
     folders = {source.path.rpartition("/")[0] for source in sources() if not source.path.startswith(SCRIPTS)}
-    assert sorted(pyproject()["tool"]["setuptools"]["packages"]) == sorted(
-        "strop." + f.replace("/", ".") for f in folders
-    )
+    wanted = {"strop." + folder.replace("/", ".") for folder in folders}
+    listed = pyproject()["tool"]["setuptools"]["packages"]
+    assert wanted - set(listed) == set(), "not in `packages` of pyproject.toml"
+    assert set(listed) - wanted == set(), "in `packages` of pyproject.toml, but no such folder"
     assert [folder for folder in folders if not (ROOT / folder / "__init__.py").exists()] == []
 
 
