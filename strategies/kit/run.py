@@ -119,6 +119,8 @@ async def _answers(ctx: Context, request: Request, knobs: dict[str, Any]) -> tup
         nested = await ctx.map(lambda _: body(ctx, question, **knobs), range(request.choices), name="choice")
         answers = [draft for draft in nested if isinstance(draft, Draft)]
     served = tuple(answers[: request.choices])
+    if not served:
+        raise AssertionError(f"the strategy '{request.strategy.name}' returned no draft")
     for index, words in ctx.committed.items():
         if index < len(served) and not served[index].text.startswith(words):
             raise AssertionError(f"the answer of '{request.strategy.name}' does not start with what it committed")

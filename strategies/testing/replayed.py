@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import anyio
-from anyio.lowlevel import checkpoint
 from strop.strategies import CATALOGUE
 from strop.strategies.kit import errors
 from strop.strategies.kit.budget import Price, no_price
@@ -36,7 +35,7 @@ class Replayed:
         self._unasked = set(self._ops)
         self._ended = next((line.outcome for line in recorded if isinstance(line, Finished)), None)
         self._deadline = next((line.budget.seconds for line in recorded if isinstance(line, Started)), None)
-        self._waiting = 0
+        self._waiting = self._delayed = 0
         self._answered = 0
         self._stuck = anyio.Event()
         self._jitter = jitter
@@ -51,12 +50,14 @@ class Replayed:
     async def __call__(self, op: Op, span: Span) -> Result:
         line = self._find(op, span)
         self._unasked.discard(span.key)
-        if self._jitter:
-            await anyio.sleep(self._random.random() * self._jitter)
         span.receipt.own = line.usage
+        self._delayed += 1
+        try:
+            await anyio.sleep(self._random.random() * self._jitter)
+        finally:
+            self._delayed -= 1
         if line.error == "cancelled":
             await self._wait(op, span)
-        await checkpoint()
         self._answered += 1
         self._notice()
         if line.result is None:
@@ -96,7 +97,7 @@ class Replayed:
         """Everything that ever finished has, and what is left waits: what ended the recorded run comes next."""
         finished = sum(line.error != "cancelled" for line in self._ops.values())
         over = self._ended is not None and self._ended.stopped in ("deadline", "gone")
-        if over and not self._unasked and self._waiting and self._answered == finished:
+        if over and self._waiting and not self._unasked and not self._delayed and self._answered == finished:
             self._stuck.set()
 
 
