@@ -10,8 +10,8 @@ from types import MappingProxyType
 import anyio
 import httpx
 from strop.server.engine.base import Counters, Health, ModelInfo
-from strop.server.engine.remote.generation import Generation
 from strop.server.engine.remote.failures import Misconfigured
+from strop.server.engine.remote.generation import Generation
 from strop.server.engine.remote.link import Link
 from strop.server.engine.remote.meter import Totals
 from strop.server.engine.remote.opening import opening
