@@ -1,0 +1,29 @@
+"""The HTTP surface in one place: which routers, which error handlers, which layers around them."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from strop.server.api import chat, documents, errors, health, models, strategies
+from strop.server.api.edge import Edge
+from strop.server.api.wire.chat import ChatRequest
+from strop.server.service import Service
+
+EXPOSED = ["x-request-id", "x-strop-strategy", "x-strop-trace-id", "openai-processing-ms", "retry-after"]
+
+
+def install(app: FastAPI, service: Service) -> None:
+    """Give `app` every route of this server."""
+    for module in (chat, models, strategies, health):
+        app.include_router(module.router(service))
+    errors.install(app)
+    documents.install(app, service.settings, [ChatRequest])
+    if service.settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(service.settings.allowed_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED,
+        )
+    app.add_middleware(Edge)
