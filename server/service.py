@@ -11,6 +11,7 @@ from strop.server.engine.base import Engine
 from strop.server.layers import POLICY, engine_of, routed
 from strop.server.observe.cost import Prices
 from strop.server.observe.metrics import Metrics
+from strop.server.quota import Quotas
 from strop.server.scoring.registry import Scoring
 from strop.server.settings import Limits, Settings
 from strop.server.traffic.jsonl import TraceLog
@@ -76,6 +77,7 @@ class Service:
         self.metrics = metrics
         self.prices = Prices(settings.prices)
         self.admission = Admission(settings.max_concurrent_requests, settings.max_queued_requests)
+        self.quotas = Quotas(settings.keys)
         self.scoring = Scoring(self.engines)
         self.trace_log = TraceLog(settings.trace_log)
         self.perform: Perform = self.scoring.layer(routed(self.engines))
@@ -113,7 +115,14 @@ class Service:
             ask.chat.sampling.seed,
             ask.choices,
         )
-        observers = [*observe, self.metrics.observer(ask), self.trace_log.observer(ask)]
+        tenant = ask.principal.tenant
+        self.quotas.admit(tenant)
+        observers = [
+            *observe,
+            self.metrics.observer(ask),
+            self.trace_log.observer(ask),
+            self.quotas.observer(tenant),
+        ]
         async with self.admission.slot():
             return await run(request, self.perform, observe=observers, price=self.price)
 
