@@ -1,16 +1,17 @@
-"""The outermost layer, in plain ASGI: request ids, timing, and a net for whatever no handler caught."""
+"""The outermost layer, in plain ASGI: request ids, timing, counting, and a net for whatever no handler caught."""
 
 from __future__ import annotations
 
 import logging
 import re
 from secrets import token_hex
-from time import perf_counter
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from strop.server.api.errors import problem_of
+from strop.server.api.mark import GONE, Mark
+from strop.server.observe.metrics import Metrics
 
 log = logging.getLogger("strop.server.api")
 
@@ -18,38 +19,46 @@ _REQUEST_ID = re.compile(r"[\w-]{1,128}", re.ASCII)
 
 
 class Edge:
-    """Adds `x-request-id` (the client's own if it is harmless) and `openai-processing-ms` to every response."""
+    """Adds `x-request-id` (the client's own if it is harmless) and `openai-processing-ms` to every response.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Requests for work (POST below /v1/) are counted once each, whatever became of them.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
+        self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = request_id_of(Headers(scope=scope).get("x-request-id"))
-        scope.setdefault("state", {})["request_id"] = request_id
-        began = perf_counter()
-        started = False
+        mark = Mark(request_id_of(Headers(scope=scope).get("x-request-id")))
+        scope.setdefault("state", {})["mark"] = mark
+        started = ended = False
 
         async def marked(message: Message) -> None:
-            nonlocal started
+            nonlocal started, ended
             if message["type"] == "http.response.start":
-                started = True
+                started, mark.status = True, message["status"]
                 headers = MutableHeaders(raw=message["headers"])
-                headers["x-request-id"] = request_id
-                headers["openai-processing-ms"] = str(round((perf_counter() - began) * 1000))
+                headers["x-request-id"] = mark.request_id
+                headers["openai-processing-ms"] = str(round(mark.seconds * 1000))
+            elif message["type"] == "http.response.body":
+                ended = not message.get("more_body", False)
             await send(message)
 
         try:
             await self.app(scope, receive, marked)
         except ClientDisconnect:
-            log.info("request %s: the client left while sending", request_id)
+            log.info("request %s: the client left while sending", mark.request_id)
         except Exception as failure:
-            log.exception("request %s failed", request_id)
+            log.exception("request %s failed", mark.request_id)
             if started:
                 raise
             await problem_of(failure).response()(scope, receive, marked)
+        finally:
+            if scope["method"] == "POST" and scope["path"].startswith("/v1/"):
+                self.metrics.finished(mark.ask, mark.status if ended else GONE, mark.seconds, mark.code)
 
 
 def request_id_of(given: str | None) -> str:

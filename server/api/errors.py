@@ -13,6 +13,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
+from strop.server.quota import RateLimited
+from strop.server.api.mark import mark_of
+from strop.server.quota import RateLimited
 from strop.strategies.kit.errors import (
     BadRequest,
     BudgetSpent,
@@ -80,9 +83,9 @@ class Problem:
         """OpenAI's error object."""
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> Response:
-        """The whole HTTP response."""
-        return Response(to_json(self.body), self.status, self.headers, "application/json")
+    def response(self, headers: Mapping[str, str] | None = None) -> Response:
+        """The whole HTTP response, with more headers."""
+        return Response(to_json(self.body), self.status, {**self.headers, **(headers or {})}, "application/json")
 
     def after_work(self) -> Problem:
         """The same error, telling clients not to pay for the same work again."""
@@ -104,9 +107,11 @@ class Row:
 TABLE: Mapping[type[BaseException], Row] = {
     BadRequest: Row(400, INVALID),
     BudgetSpent: Row(400, INVALID, "budget_exceeded"),
+    RateLimited: Row(429, "rate_limit_error", "rate_limit_exceeded"),
     DeadlinePassed: Row(504, SERVER, "strategy_timeout", spent=True),
     EngineOverloaded: Row(503, SERVER, "engine_overloaded", "there is no room for this request now; try again later"),
     EngineUnavailable: Row(503, SERVER, "engine_unavailable", "the model is not available now", retry_after=5.0),
+    RateLimited: Row(429, "tokens", "rate_limit_exceeded"),
     EngineError: Row(502, SERVER, "engine_error", "the engine failed while it worked on this request"),
     ScorerError: Row(500, SERVER, "scorer_error", "a scorer failed while it worked on this request"),
     Exception: Row(500, SERVER, "internal_error", "the server failed while it worked on this request"),
@@ -157,27 +162,34 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _plain)
 
 
-async def _ours(_: Request, failure: Exception) -> Response:
-    return problem_of(failure).response()
+def answered(request: Request, problem: Problem) -> Response:
+    """The response to `problem`, which is also noted for the metrics."""
+    mark_of(request.scope).code = problem.code
+    return problem.response()
 
 
-async def _invalid(_: Request, failure: Exception) -> Response:
+async def _ours(request: Request, failure: Exception) -> Response:
+    return answered(request, problem_of(failure))
+
+
+async def _invalid(request: Request, failure: Exception) -> Response:
     first: Mapping[str, Any] = failure.errors()[0] if isinstance(failure, RequestValidationError) else {}
     param = ".".join(str(part) for part in first.get("loc", ())[1:]) or None
-    return Problem(400, INVALID, "invalid_value", str(first.get("msg", "the request is invalid")), param).response()
+    message = str(first.get("msg", "the request is invalid"))
+    return answered(request, Problem(400, INVALID, "invalid_value", message, param))
 
 
 async def _plain(request: Request, failure: Exception) -> Response:
     """Unknown paths and methods; anything else that the framework itself refuses."""
     assert isinstance(failure, HTTPException)
     headers = dict(failure.headers or {})
+    where = f"{request.method} {request.url.path[:200]}"
     match failure.status_code:
         case 404:
-            message = f"there is nothing at {request.method} {request.url.path}"
-            return Problem(404, "not_found_error", "unknown_url", message, headers=headers).response()
+            problem = Problem(404, "not_found_error", "unknown_url", f"there is nothing at {where}", headers=headers)
         case 405:
-            message = f"{request.url.path} does not answer {request.method}"
-            return Problem(405, INVALID, "method_not_allowed", message, headers=headers).response()
+            problem = Problem(405, INVALID, "method_not_allowed", f"{where} is not answered", headers=headers)
         case status:
             kind = SERVER if status >= HTTPStatus.INTERNAL_SERVER_ERROR else INVALID
-            return Problem(status, kind, None, HTTPStatus(status).phrase, headers=headers).response()
+            problem = Problem(status, kind, None, HTTPStatus(status).phrase, headers=headers)
+    return answered(request, problem)

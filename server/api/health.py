@@ -7,7 +7,6 @@ from importlib.metadata import version
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import exposition
 from strop.server.api.documents import errors
 from strop.server.api.errors import SERVER, HttpError, retry_headers
 from strop.server.service import Service
@@ -64,8 +63,8 @@ def router(service: Service) -> APIRouter:
     @routes.get("/metrics", summary="Prometheus metrics", response_class=Response, responses={200: {"content": kinds}})
     async def metrics(request: Request) -> Response:
         """OpenMetrics, with exemplars, for scrapers that accept it; the text format for all others."""
-        encode, kind = exposition.choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(service.metrics.registry), media_type=kind)
+        body, kind = service.metrics.exposition(request.headers.get("accept"))
+        return Response(body, media_type=kind)
 
     return routes
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from strop.server.api import chat, documents, errors, health, models, strategies
+from strop.server.api.auth import Authentication
 from strop.server.api.edge import Edge
 from strop.server.api.wire.chat import ChatRequest
+from strop.server.keys import Keyring
 from strop.server.service import Service
 
 EXPOSED = ["x-request-id", "x-strop-strategy", "x-strop-trace-id", "openai-processing-ms", "retry-after"]
@@ -18,6 +20,9 @@ def install(app: FastAPI, service: Service) -> None:
         app.include_router(module.router(service))
     errors.install(app)
     documents.install(app, service.settings, [ChatRequest])
+    app.add_middleware(
+        Authentication, keyring=Keyring.of(service.settings), metrics_public=service.settings.metrics_public
+    )
     if service.settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -26,4 +31,4 @@ def install(app: FastAPI, service: Service) -> None:
             allow_headers=["*"],
             expose_headers=EXPOSED,
         )
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, metrics=service.metrics)

@@ -16,6 +16,7 @@ from strop.server.api.answer import headers_of, run
 from strop.server.api.errors import Problem
 from strop.server.api.gone import cancel_when_gone
 from strop.server.api.ledger import Ledger
+from strop.server.api.mark import mark_of
 from strop.server.service import Service
 from strop.strategies.kit.events import Committed, Event, Finished, Kept, OpDone, Outcome, Started
 
@@ -76,23 +77,32 @@ class StreamedAnswer(Response):
         source.send_nowait(await run(self.service, self.ledger, [tell]))
 
     async def _tell(self, feed: MemoryObjectReceiveStream[Item], scope: Scope, receive: Receive, send: Send) -> None:
+        ask, mark = self.ledger.ask, mark_of(scope)
+        mark.ask = ask
         items = await self._first(feed)
-        if items and isinstance(items[-1], Problem) and not any(isinstance(item, Committed) for item in items):
-            response = items[-1].response()
-            response.headers.update(headers_of(self.ledger.ask))
-            await response(scope, receive, send)
+        if (problem := _problem(items)) and not any(isinstance(item, Committed) for item in items):
+            mark.code = problem.code
+            await problem.response(headers_of(ask))(scope, receive, send)
             return
-        headers = {**sse.HEADERS, **headers_of(self.ledger.ask)}
-        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": 200, "headers": raw})
-        text = b"".join(self.script.opening())
+        await send({"type": "http.response.start", "status": 200, "headers": self._headers()})
+        self.service.metrics.first_event(ask, mark.seconds)
+        text, spoken = b"".join(self.script.opening()), False
         while True:
             text += b"".join(event for item in items for event in self._events(item))
             await send({"type": "http.response.body", "body": text or sse.KEEP_ALIVE, "more_body": True})
+            if not spoken and any(isinstance(item, Committed | Outcome) for item in items):
+                spoken = True
+                self.service.metrics.first_token(ask, mark.seconds)
             if items and isinstance(items[-1], Outcome | Problem):
                 break
             items, text = await self._more(feed), b""
+        if problem := _problem(items):
+            mark.status, mark.code = problem.status, problem.code
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        headers = {**sse.HEADERS, **headers_of(self.ledger.ask)}
+        return [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def _first(self, feed: ObjectReceiveStream[Item]) -> list[Item]:
         """What happens until the status line can be written."""
@@ -125,3 +135,8 @@ class StreamedAnswer(Response):
                 return self.script.failed(item)
             case _:
                 return self.script.on(item)
+
+
+def _problem(items: list[Item]) -> Problem | None:
+    """The failure that ended the run, if it has."""
+    return items[-1] if items and isinstance(items[-1], Problem) else None

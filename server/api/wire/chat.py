@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import FailFast, Field
+from pydantic import Field
 from strop.server.api.wire.invalid import Wire, validated
 from strop.server.api.wire.messages import WireMessage, turns
 from strop.server.api.wire.strop import StropOptions
@@ -69,7 +69,7 @@ class ChatRequest(Wire):
     """POST /v1/chat/completions. Unknown fields are tolerated; null always means "not given"."""
 
     model: Annotated[str, Field(min_length=1, max_length=512)]
-    messages: Annotated[list[WireMessage], FailFast(), Field(min_length=1)]
+    messages: Annotated[list[WireMessage], Field(min_length=1, fail_fast=True)]
 
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
@@ -82,7 +82,7 @@ class ChatRequest(Wire):
     max_completion_tokens: int | None = Field(None, ge=1, le=INT32, description="wins over max_tokens")
     min_tokens: int | None = Field(None, ge=0, le=INT32)
     stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = None
-    stop_token_ids: Annotated[list[TokenId], FailFast(), Field(max_length=128)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=128, fail_fast=True)] | None = None
     ignore_eos: bool | None = None
     seed: int | None = Field(None, ge=-INT64 - 1, le=INT64)
     logit_bias: (
@@ -96,10 +96,10 @@ class ChatRequest(Wire):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     n: int | None = Field(None, ge=1, le=128)
 
-    tools: Annotated[list[ToolSpec], FailFast(), Field(max_length=128)] | None = None
+    tools: Annotated[list[ToolSpec], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: WireToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    functions: Annotated[list[FunctionSpec], FailFast(), Field(max_length=128)] | None = None
+    functions: Annotated[list[FunctionSpec], Field(max_length=128, fail_fast=True)] | None = None
     function_call: WireFunctionChoice | None = None
     response_format: WireFormat | None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import FailFast, Field
+from pydantic import Field
 from strop.server.api.wire.invalid import Wire
 from strop.strategies.kit.errors import BadRequest
 from strop.strategies.kit.types import Message, ToolCall
@@ -26,8 +26,8 @@ class RefusalPart(Wire):
     refusal: Text
 
 
-Parts = Annotated[list[TextPart], FailFast(), Field(min_length=1)]
-AssistantParts = Annotated[list[TextPart | RefusalPart], FailFast(), Field(min_length=1)]
+Parts = Annotated[list[TextPart], Field(min_length=1, fail_fast=True)]
+AssistantParts = Annotated[list[TextPart | RefusalPart], Field(min_length=1, fail_fast=True)]
 
 
 class CalledFunction(Wire):
@@ -68,7 +68,7 @@ class AssistantTurn(Wire):
     content: Text | AssistantParts | None = None
     refusal: Text | None = None
     name: str | None = None
-    tool_calls: Annotated[list[EarlierCall], FailFast(), Field(max_length=128)] | None = None
+    tool_calls: Annotated[list[EarlierCall], Field(max_length=128, fail_fast=True)] | None = None
     function_call: CalledFunction | None = None
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeGuard
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
-from pydantic import FailFast, Field
+from pydantic import Field
 from pydantic_core import from_json, to_json
 from strop.server.api.body import flaw
 from strop.server.api.wire.invalid import Wire
@@ -53,7 +53,7 @@ class AllowedTools(Wire):
     """A part of the tools, and whether one of them must be called."""
 
     mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedTool], FailFast(), Field(min_length=1, max_length=128)]
+    tools: Annotated[list[NamedTool], Field(min_length=1, max_length=128, fail_fast=True)]
 
 
 class AllowedToolsChoice(Wire):
