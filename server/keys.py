@@ -30,7 +30,7 @@ class Keyring:
     @classmethod
     def of(cls, settings: Settings) -> Keyring:
         """Keys of the settings; raises `ValueError` for a plain key that is a placeholder or too short."""
-        plain = settings.api_key.get_secret_value() if settings.api_key else None
+        plain = None if settings.api_key is None else settings.api_key.get_secret_value()
         if plain is None:
             return cls(settings.keys)
         if plain.lower() in PLACEHOLDERS or len(plain) < LEAST_LENGTH:
