@@ -13,7 +13,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
-from strop.server.quota import RateLimited
 from strop.server.api.mark import mark_of
 from strop.server.quota import RateLimited
 from strop.strategies.kit.errors import (
@@ -107,7 +106,6 @@ class Row:
 TABLE: Mapping[type[BaseException], Row] = {
     BadRequest: Row(400, INVALID),
     BudgetSpent: Row(400, INVALID, "budget_exceeded"),
-    RateLimited: Row(429, "rate_limit_error", "rate_limit_exceeded"),
     DeadlinePassed: Row(504, SERVER, "strategy_timeout", spent=True),
     EngineOverloaded: Row(503, SERVER, "engine_overloaded", "there is no room for this request now; try again later"),
     EngineUnavailable: Row(503, SERVER, "engine_unavailable", "the model is not available now", retry_after=5.0),

@@ -84,7 +84,7 @@ class StreamedAnswer(Response):
             mark.code = problem.code
             await problem.response(headers_of(ask))(scope, receive, send)
             return
-        await send({"type": "http.response.start", "status": 200, "headers": self._headers()})
+        await send({"type": "http.response.start", "status": 200, "headers": self._head()})
         self.service.metrics.first_event(ask, mark.seconds)
         text, spoken = b"".join(self.script.opening()), False
         while True:
@@ -100,7 +100,7 @@ class StreamedAnswer(Response):
             mark.status, mark.code = problem.status, problem.code
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _headers(self) -> list[tuple[bytes, bytes]]:
+    def _head(self) -> list[tuple[bytes, bytes]]:
         headers = {**sse.HEADERS, **headers_of(self.ledger.ask)}
         return [(name.encode(), value.encode()) for name, value in headers.items()]
 
