@@ -1,0 +1,5 @@
+"""`python -m strop.server` is `strop`."""
+
+from strop.server.cli import main
+
+main()
