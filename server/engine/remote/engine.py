@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import anyio
 import httpx
+
 from strop.server.engine.base import Counters, Health, ModelInfo
 from strop.server.engine.remote.failures import Misconfigured
 from strop.server.engine.remote.generation import Generation

@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import httpx
+
 from strop.server.engine.remote.failures import Unreached, from_response
 from strop.server.engine.remote.sse import Events
 from strop.strategies.kit.errors import EngineError

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TypeVar
 
 import anyio
+
 from strop.server.engine.base import Health
 from strop.server.engine.remote.dialect import Dialect, Found, common
 from strop.server.engine.remote.failures import Refused, Unreached
