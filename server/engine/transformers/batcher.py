@@ -16,6 +16,8 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from strop.server.engine.transformers.cache import Sheet, Slots
 from strop.server.engine.transformers.draft import DraftState
 from strop.server.engine.transformers.job import Chore, Job
@@ -23,7 +25,6 @@ from strop.server.engine.transformers.prefix import PrefixStore
 from strop.server.engine.transformers.runner import Runner
 from strop.server.engine.transformers.sampling import sample
 from strop.server.engine.transformers.types import RequestFailed
-from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ class Batcher:
             except StopIteration as end:
                 left -= end.value
                 self._prefilling = None
-            except Exception as failure:
+            except Exception as failure:  # boundary: one request must not cost the others
                 log.exception("a prompt failed")
                 job.fail(failure)
                 self._prefilling = None
@@ -190,7 +191,7 @@ class Batcher:
             self.chores.popleft()
             chore.value = end.value
             chore.task.close()
-        except Exception as failure:
+        except Exception as failure:  # boundary: one request must not cost the others
             log.exception("scoring failed")
             self.chores.popleft()
             chore.task.close(RequestFailed(f"{type(failure).__name__}: {failure}"))

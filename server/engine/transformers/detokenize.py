@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 CONTEXT = 8  # prompt tokens that can influence how the first generated tokens are spelled
 UNFINISHED = "\ufffd"
-PATIENCE = 4  # a character has at most four bytes, so after as many tokens a replacement character is really meant
+UNFINISHED_TOKENS = 3  # a character has at most four bytes: tokens before the last three cannot be part of one to come
 
 
 class Detokenizer:
@@ -34,7 +34,7 @@ class Detokenizer:
         if len(stable) > len(self._known):
             piece, self._known, self.waiting = stable[len(self._known) :], stable, 1
             return piece
-        return "" if self.waiting < PATIENCE else self._settle(text)
+        return "" if self.waiting <= UNFINISHED_TOKENS else self._give_up()
 
     def flush(self) -> str:
         """Text of what is still unfinished at the end."""
@@ -44,6 +44,14 @@ class Detokenizer:
         piece = text[len(self._known) :]
         self._window = self._window[-self.waiting :]
         self._known, self.waiting = self._decode(), 0
+        return piece
+
+    def _give_up(self) -> str:
+        """The oldest unsettled tokens are no characters and never will be."""
+        latest = self._window[-UNFINISHED_TOKENS:]
+        self._window = self._window[:-UNFINISHED_TOKENS]
+        piece = self._decode()[len(self._known) :]
+        self._window, self._known, self.waiting = latest, "", UNFINISHED_TOKENS
         return piece
 
     def _decode(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+
 from strop.server.engine.transformers.job import Job, Task
 from strop.server.engine.transformers.types import TokenEvent, TokenRequest, TokenResult, Usage
 

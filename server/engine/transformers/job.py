@@ -122,7 +122,7 @@ class Job(Task):
         try:
             with self._lock:
                 draft.push(token)
-        except Exception as failure:
+        except Exception as failure:  # boundary: one request must not cost the others
             log.exception("draft %d of a request failed", draft.index)
             self.fail(failure)
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from strop.server.engine.transformers.convert import converted
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from strop.server.engine.transformers.convert import converted
 
 log = logging.getLogger(__name__)
 

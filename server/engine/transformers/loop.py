@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio.to_thread
+
 from strop.server.engine.transformers import scoring
 from strop.server.engine.transformers.batcher import Batcher, Limits
 from strop.server.engine.transformers.draft import DraftState
@@ -208,7 +209,7 @@ class Engine:
         try:
             while self._take_commands():
                 self._batcher.step()
-        except Exception as crash:
+        except Exception as crash:  # boundary: the thread ends, and says so to every open request
             log.exception("the embedded engine crashed")
             reason = f"the engine crashed: {type(crash).__name__}: {crash}"
         with self._gate:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from strop.server.engine.transformers.attention import install
 from strop.server.engine.transformers.cache import BranchStep, DecodeStep, PrefillStep, Sheet, Slots, probe
-from torch import Tensor
 
 
 class Runner:

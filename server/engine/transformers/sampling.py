@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from random import Random
 
 import torch
-from strop.server.engine.transformers.types import TokenRequest, TopToken
 from torch import Tensor
+
+from strop.server.engine.transformers.types import TokenRequest, TopToken
 
 WIDTHS = (256, 4096)  # how many candidates top-p looks at before it sorts the whole vocabulary
 

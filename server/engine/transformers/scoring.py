@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 
 import torch
+from torch import Tensor
+
 from strop.server.engine.transformers.batcher import Batcher
 from strop.server.engine.transformers.cache import Sheet
 from strop.server.engine.transformers.job import Task
 from strop.server.engine.transformers.sampling import row_stats
 from strop.server.engine.transformers.types import LabelScores, RequestFailed, SequenceScore
-from torch import Tensor
 
 Ids = Sequence[int]
 

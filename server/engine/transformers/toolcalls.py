@@ -84,7 +84,7 @@ def _block(after: str, known: frozenset[str]) -> tuple[tuple[Call, ...], int]:
     start = len(after) - len(after.lstrip())
     try:
         value, end = json.JSONDecoder().raw_decode(after, start)
-    except ValueError:
+    except (ValueError, RecursionError):
         return (), 0
     tail = after[end:]
     closed = tail.lstrip()
@@ -101,7 +101,7 @@ def _calls_of(value: Any, known: frozenset[str]) -> tuple[Call, ...]:
 
 
 def _call(item: Any, known: frozenset[str]) -> Call | None:
-    if not isinstance(item, dict) or item.get("name") not in known:
+    if not isinstance(item, dict) or not isinstance(item.get("name"), str) or item["name"] not in known:
         return None
     arguments = item.get("arguments", item.get("parameters"))
     if isinstance(arguments, str):
@@ -115,7 +115,7 @@ def _json(text: str) -> Any:
     """The value, or None if the text is not JSON."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
