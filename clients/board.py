@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
 from strop.clients.chat import Answer, Listener, ServerError
 
 COLUMNS = ("tokens", "hidden", "calls", "seconds", "cost")

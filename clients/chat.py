@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import httpx
+
 from strop.clients.bill import Bill, bill
 from strop.clients.refine import Choice, refine
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import anyio
 import typer
 from rich.console import Console
+
 from strop.clients.board import Board
 from strop.clients.chat import URL, Answer, Listener, ServerError, ask, compare
 from strop.clients.refine import Choice, knob

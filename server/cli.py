@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typer
+
 from strop.server.commands import catalogue, config, doctor, key, replay, serve
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 from rich.table import Table
+
 from strop.server.commands.output import emit, fail, out
 
 Card = dict[str, Any]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 import yaml
+
 from strop.server.commands.configure import configured
 from strop.server.commands.flags import settings_flags
 from strop.server.commands.output import emit

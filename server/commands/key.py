@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 import yaml
 from pydantic import ValidationError
+
 from strop.server.commands.output import USAGE, emit, err, fail
 from strop.server.settings import Key
 

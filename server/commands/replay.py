@@ -9,6 +9,7 @@ from typing import Annotated
 import anyio
 import typer
 from pydantic import ValidationError
+
 from strop.server.commands.output import emit, err, fail
 from strop.strategies.kit.errors import StropError
 from strop.strategies.kit.events import Outcome

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import uvicorn
+
 from strop.server.commands.configure import configured
 from strop.server.commands.flags import settings_flags
+from strop.server.commands.names import misnamed
 from strop.server.commands.output import USAGE, err, fail
 from strop.server.settings import Settings
 
@@ -53,7 +55,10 @@ def _build(settings: Settings) -> Any:
         fail(f"the engine '{settings.engine}' cannot be loaded: {missing}; try: pip install 'strop[embedded]'")
     except ValueError as wrong:
         fail(str(wrong), USAGE)
-    app.state.service.metrics.watch(app.state.service)
+    service = app.state.service
+    if wrong_names := list(misnamed(settings, service.strategies)):
+        fail("\n".join(wrong_names), USAGE)
+    service.metrics.watch(service)
     return app
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from prometheus_client import Counter, Gauge, Histogram
+
 from strop.server.observe.series import Series
 from strop.server.observe.vocabulary import Vocabulary
 from strop.strategies.kit.events import Bill, Event, Finished, OpDone, Outcome, Started

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+
 from strop.server.observe.listener import Listener, Row, exemplar
 from strop.server.observe.series import Series
 from strop.server.observe.sources import Sources, Watched

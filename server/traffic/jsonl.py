@@ -20,6 +20,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import anyio
+
 from strop.server.traffic.appender import Appender
 from strop.strategies.kit.events import Event, Finished, Kept, Noted, Observer, OpDone, Started
 from strop.strategies.kit.trace import Line, to_json
