@@ -36,6 +36,7 @@ def clock(seconds: float) -> None:
     if sys.platform != "win32":
         import signal
 
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
