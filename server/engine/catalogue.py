@@ -35,7 +35,7 @@ def policy(settings: Settings) -> Engine:
                 timeout=settings.upstream.timeout,
             )
         case "transformers":
-            from strop.server.engine.transformers import TransformersEngine
+            from strop.server.engine.transformers.embedded import TransformersEngine
 
             return TransformersEngine(
                 settings.model,

@@ -154,6 +154,19 @@ class Tokens:
     def __getitem__(self, part: slice) -> Tokens:
         return Tokens(*(getattr(self, column.name)[part] for column in fields(self)))
 
+    def __add__(self, more: Tokens) -> Tokens:
+        """These tokens, then those. A column that one side lacks is left empty rather than misaligned."""
+        if not (len(self) and len(more)):
+            return self if len(self) else more
+        pairs = [(getattr(self, column.name), getattr(more, column.name)) for column in fields(self)]
+        return Tokens(*(a + b if a and b else () for a, b in pairs))
+
+    @classmethod
+    def given(cls, ids: tuple[int, ...], texts: tuple[str, ...]) -> Tokens:
+        """Tokens that nobody sampled: they add nothing to the sums of a draft."""
+        zeros = (0.0,) * len(ids)
+        return cls(ids, texts, zeros, zeros, zeros, ((),) * len(ids))
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
@@ -182,13 +195,17 @@ class Draft:
 
     @property
     def mean_logprob(self) -> float | None:
-        """Mean token logprob (nats per token)."""
-        return sum(self.tokens.logprobs) / len(self.tokens.logprobs) if self.tokens.logprobs else None
+        """Mean logprob of the tokens the model wrote (nats per token)."""
+        return self._mean(self.tokens.logprobs)
 
     @property
     def certainty(self) -> float | None:
-        """Mean self-certainty over the tokens (nats); higher is surer."""
-        return sum(self.tokens.certainties) / len(self.tokens.certainties) if self.tokens.certainties else None
+        """Mean self-certainty over the tokens the model wrote (nats); higher is surer."""
+        return self._mean(self.tokens.certainties)
+
+    def _mean(self, column: tuple[float, ...]) -> float | None:
+        written = len(column) - self.n_injected
+        return sum(column) / written if written > 0 else None
 
     @property
     def n_injected(self) -> int:
