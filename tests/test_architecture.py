@@ -73,7 +73,7 @@ def _parse(text: str) -> ast.Module:
 @cache
 def sources() -> tuple[Source, ...]:
     found = (path for part in PRODUCT for path in sorted((ROOT / part).rglob("*.py")) if not SKIPPED & set(path.parts))
-    return tuple(Source(path.relative_to(ROOT).as_posix(), path.read_text()) for path in found)
+    return tuple(Source(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")) for path in found)
 
 
 def complaints(check: object) -> list[str]:
@@ -350,7 +350,7 @@ def test_a_long_text_in_the_code_is_found() -> None:
 
 @cache
 def pyproject() -> dict[str, Any]:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def test_the_package_list_names_every_folder_of_modules() -> None:

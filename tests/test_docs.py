@@ -16,6 +16,7 @@ import yaml
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
+
 from strop.server.app import build
 from strop.server.cli import app as cli
 from strop.server.observe.metrics import Metrics
@@ -30,7 +31,7 @@ OUTSIDE = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}  # FastA
 
 
 def page(name: str) -> str:
-    return (DOCS / name).read_text()
+    return (DOCS / name).read_text(encoding="utf-8")
 
 
 def sections(text: str) -> dict[str, str]:
@@ -174,7 +175,7 @@ def test_every_setting_is_documented() -> None:
 
 def deployed() -> Iterator[tuple[str, Any]]:
     for path in sorted([*DEPLOY.rglob("*.yaml"), *DEPLOY.rglob("*.yml")]):
-        for document in yaml.safe_load_all(path.read_text()):
+        for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
             yield path.relative_to(ROOT).as_posix(), document
 
 
@@ -190,13 +191,13 @@ def values(document: Any, key: str) -> Iterator[Any]:
 def test_probes_and_scrapes_ask_for_routes_that_exist() -> None:
     asked = {probe["path"] for _, document in deployed() for probe in values(document, "httpGet")}
     asked |= {path for _, document in deployed() for path in values(document, "metrics_path")}
-    asked |= set(re.findall(r"http://[^/\s'\"]+(/health/\w+)", (ROOT / "Dockerfile").read_text()))
+    asked |= set(re.findall(r"http://[^/\s'\"]+(/health/\w+)", (ROOT / "Dockerfile").read_text(encoding="utf-8")))
     assert asked >= {"/health/live", "/health/ready", "/metrics"}
     assert {f"GET {path}" for path in asked} - routes() == set()
 
 
 def test_deployments_use_settings_and_flags_that_exist() -> None:
-    text = "\n".join(path.read_text() for path in [ROOT / "Dockerfile", *DEPLOY.rglob("*.y*ml")])
+    text = "\n".join(path.read_text(encoding="utf-8") for path in [ROOT / "Dockerfile", *DEPLOY.rglob("*.y*ml")])
     names = {name.lower().partition("__")[0] for name in re.findall(r"\bSTROP_([A-Z_]+)\b", text)}
     assert names
     assert names - set(Settings.model_fields) == set()
@@ -213,12 +214,12 @@ def test_promtool_accepts_the_scrape_config() -> None:
 
 
 def make_targets() -> set[str]:
-    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_and_make_targets_of_a_page_exist(path: Path) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text)
     assert [link for link in links if not (path.parent / link).exists()] == []
     assert set(re.findall(r"(?:`|^|&& )make ([a-z-]+)", text, flags=re.MULTILINE)) - make_targets() == set()
