@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
 from strop.server.api.errors import Problem, problem_of
 from strop.server.api.gone import cancel_when_gone
 from strop.server.api.ledger import Ledger

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import Request
 from pydantic_core import from_json
+
 from strop.server.api.errors import HttpError
 
 MAX_DEPTH = 64

@@ -7,6 +7,7 @@ from time import time
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+
 from strop.server.api import documents
 from strop.server.api.answer import WholeAnswer
 from strop.server.api.body import read_json

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+
 from strop.server.api.errors import ErrorBody
 from strop.server.api.wire.chat import REFUSED
 from strop.server.settings import Settings

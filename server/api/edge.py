@@ -9,6 +9,7 @@ from secrets import token_hex
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from strop.server.api.errors import problem_of
 from strop.server.api.mark import GONE, Mark
 from strop.server.observe.metrics import Metrics

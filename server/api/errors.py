@@ -13,6 +13,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
+from typing_extensions import TypedDict
+
 from strop.server.api.mark import mark_of
 from strop.server.quota import RateLimited
 from strop.strategies.kit.errors import (
@@ -26,7 +28,6 @@ from strop.strategies.kit.errors import (
     StropError,
 )
 from strop.strategies.kit.fan import first_cause
-from typing_extensions import TypedDict
 
 log = logging.getLogger("strop.server.api")
 

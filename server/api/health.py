@@ -7,10 +7,11 @@ from importlib.metadata import version
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
+from typing_extensions import TypedDict
+
 from strop.server.api.documents import errors
 from strop.server.api.errors import SERVER, HttpError, retry_headers
 from strop.server.service import Service
-from typing_extensions import TypedDict
 
 log = logging.getLogger("strop.server.api")
 

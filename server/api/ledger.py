@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple, NotRequired
 
+from typing_extensions import TypedDict
+
 from strop.server.api.wire.strop import StropAnswer, wire_bill
 from strop.server.service import Ask
 from strop.strategies.kit.events import Bill, Event, Finished, OpDone, Outcome, Started
 from strop.strategies.kit.ops import Generate
 from strop.strategies.kit.trace import Trace
 from strop.strategies.kit.types import Chat
-from typing_extensions import TypedDict
 
 
 class PromptDetails(TypedDict):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from fastapi import APIRouter
+from typing_extensions import TypedDict
+
 from strop.server.api.documents import errors
 from strop.server.api.errors import not_found
 from strop.server.api.select import Named, presets, resolve, suffix_of
 from strop.server.service import Service
 from strop.strategies.kit.errors import BadRequest
-from typing_extensions import TypedDict
 
 
 class ModelCard(TypedDict):

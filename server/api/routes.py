@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+
 from strop.server.api import chat, documents, errors, health, models, strategies
 from strop.server.api.auth import Authentication
 from strop.server.api.edge import Edge

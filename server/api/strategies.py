@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from fastapi import APIRouter
+from typing_extensions import TypedDict
+
 from strop.server.api.documents import errors
 from strop.server.api.errors import not_found
 from strop.server.service import Service
 from strop.strategies.kit.strategy import Strategy
-from typing_extensions import TypedDict
 
 
 class StrategyCard(TypedDict):

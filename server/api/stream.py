@@ -11,6 +11,7 @@ from anyio.abc import ObjectReceiveStream
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
 from strop.server.api import sse
 from strop.server.api.answer import headers_of, run
 from strop.server.api.errors import Problem

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
+
 from strop.server.api.wire.invalid import Wire, validated
 from strop.server.api.wire.messages import WireMessage, turns
 from strop.server.api.wire.strop import StropOptions

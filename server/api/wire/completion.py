@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, NotRequired
 
+from typing_extensions import TypedDict
+
 from strop.server.api.ledger import Usage
 from strop.server.api.wire.chat import Style
 from strop.server.api.wire.strop import StropAnswer
 from strop.strategies.kit.types import Draft, Finish, Tokens, ToolCall
-from typing_extensions import TypedDict
 
 WireFinish = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 

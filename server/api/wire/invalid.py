@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
 from strop.strategies.kit.errors import BadRequest
 
 UNSUPPORTED_PARTS = frozenset({"image_url", "input_image", "input_audio", "audio", "file", "video_url", "audio_url"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
+
 from strop.server.api.wire.invalid import Wire
 from strop.strategies.kit.errors import BadRequest
 from strop.strategies.kit.types import Message, ToolCall

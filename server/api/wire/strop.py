@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any, NotRequired
 
 from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict
+
 from strop.server.api.body import flaw
 from strop.server.api.wire.invalid import Wire
 from strop.strategies.kit.budget import Budget
@@ -12,7 +14,6 @@ from strop.strategies.kit.errors import BadRequest
 from strop.strategies.kit.events import Bill
 from strop.strategies.kit.knobs import RESERVED
 from strop.strategies.kit.types import Usage
-from typing_extensions import TypedDict
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 

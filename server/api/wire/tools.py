@@ -9,6 +9,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 from pydantic import Field
 from pydantic_core import from_json, to_json
+
 from strop.server.api.body import flaw
 from strop.server.api.wire.invalid import Wire
 from strop.strategies.kit.errors import BadRequest

@@ -117,6 +117,18 @@ async def buggy(ctx: Context, question: Chat) -> Draft:
     raise RuntimeError("cannot open /etc/secret/path")
 
 
+async def twice(ctx: Context, question: Chat) -> Draft:
+    """Asks again and forgets the first draft.
+
+    Paper: none.
+    Cost: two generations.
+    Departures: none.
+    """
+    await ctx.generate(question)
+    (draft,) = await ctx.generate(question)
+    return draft
+
+
 async def stepwise(ctx: Context, question: Chat) -> Draft:
     """Needs what the engine lacks.
 
@@ -128,7 +140,7 @@ async def stepwise(ctx: Context, question: Chat) -> Draft:
     raise AssertionError
 
 
-STRATEGIES = catalogue(direct, pick, revise, wordy, buggy, stepwise)
+STRATEGIES = catalogue(direct, pick, revise, wordy, buggy, twice, stepwise)
 PRESETS = {
     "pick-2": Preset(strategy="pick", knobs={"n": 2}, description="two drafts"),
     "short": Preset(strategy="pick", knobs={"n": 3}, budget={"tokens": 30}),

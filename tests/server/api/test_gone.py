@@ -11,15 +11,15 @@ import pytest
 
 from strop.strategies.testing import Gated, Simulated
 
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 ASK = [{"role": "user", "content": "What is 6 times 7?"}]
 
 
 def send(port: int, **fields: Any) -> socket.socket:
     """A request on a raw socket; the caller hangs up."""
     body = json.dumps({"model": "tiny", "messages": ASK, **fields}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
     connection = socket.create_connection(("127.0.0.1", port), 5)
-    connection.sendall(head.encode() + b"\r\n\r\n" + body)
+    connection.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
     return connection
 
 
@@ -75,9 +75,8 @@ def test_a_child_that_waits_inside_the_engine_is_cancelled_too(serve, doubles):
 
 def test_hanging_up_while_sending_the_body_leaves_no_trace(serve, doubles):
     server = serve(Simulated())
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"
     with socket.create_connection(("127.0.0.1", server.port), 5) as connection:
-        connection.sendall(head)
+        connection.sendall(HEAD + b"content-length: 100\r\n\r\n{")
     assert server.chat().status_code == 200
     assert server.engine.in_flight == 0
 
