@@ -131,7 +131,8 @@ class Listener:
         if isinstance(done.op, Score) and isinstance(done.result, Scored):
             scorer = self._scorers(done.op.by)
             pairs = zip(done.op.drafts, done.result.values, strict=False)
-            self._scores += [(scorer, draft.span, value) for draft, value in pairs if value is not None]
+            # A histogram's sum may only grow, so scores that can be negative (log-likelihoods) are left out.
+            self._scores += [(scorer, draft.span, value) for draft, value in pairs if value is not None and value >= 0]
 
     def _finish(self, outcome: Outcome) -> None:
         row, bill = self._row, outcome.bill

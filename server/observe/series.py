@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
 OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 CALLS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-SCORE = (-10, -5, -2, -1, -0.5, 0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+SCORE = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 
 WHO = ("model_name", "strategy")
 
@@ -63,7 +63,7 @@ class Series:
             "degraded_answers_total", "Answers served although the strategy did not finish.", "strategy", "how"
         )
         self.scores = self._histogram(
-            "candidate_score", "Scores of candidate answers.", ("strategy", "scorer", "selected"), SCORE
+            "candidate_score", "Scores of candidate answers, by scorers whose scores are not negative.", ("strategy", "scorer", "selected"), SCORE
         )
 
     def _spending(self) -> None:
