@@ -63,14 +63,15 @@ _REASONS: Mapping[Capability, str] = MappingProxyType(
 class Dialect:
     """How to talk to one upstream.
 
-    `n`: several drafts in one request. `length`: the field that limits a draft. `usage`: takes
-    `stream_options.include_usage`; `running_usage`: also reports usage with every chunk. `token_ids`: returns them
-    when asked. `tokenize`: has `/tokenize` and takes token ids as a prompt. `continues`: takes
-    `continue_final_message`. `extras`: sampling fields outside OpenAI's schema. `developer`: knows that role.
+    `n`: most drafts in one request. `length`: the field that limits a draft. `usage`: takes
+    `stream_options.include_usage`; `running_usage`: also reports usage with every chunk (vLLM that of the chunk's
+    draft). `token_ids`: returns them when asked. `tokenize`: has `/tokenize` and takes token ids as a prompt.
+    `continues`: takes `continue_final_message`. `extras`: sampling fields outside OpenAI's schema. `developer`: knows
+    that role.
     """
 
     family: Family = "openai"
-    n: bool = False
+    n: int = 1
     length: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     usage: bool = True
     running_usage: bool = False
@@ -96,7 +97,7 @@ def assumed(family: Family) -> Dialect:
         case "vllm":
             return Dialect(
                 family,
-                n=True,
+                n=1024,
                 running_usage=True,
                 token_ids=True,
                 tokenize=True,
@@ -105,7 +106,7 @@ def assumed(family: Family) -> Dialect:
                 developer=False,
             )
         case "strop":
-            return Dialect(family, n=True, extras=EXTRA_FIELDS)
+            return Dialect(family, n=16, running_usage=True, extras=EXTRA_FIELDS)
         case "openai":
             return Dialect(family)
 

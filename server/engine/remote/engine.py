@@ -79,7 +79,7 @@ class RemoteEngine:
         if not found:
             return ModelInfo(self._wanted or "unknown")
         context = min((m.context for m in found if m.context is not None), default=None)
-        return ModelInfo(found[0].name, context, found[0].created, found[0].owned_by)
+        return ModelInfo(found[0].name, context, found[0].created)
 
     @property
     def capabilities(self) -> Capabilities:

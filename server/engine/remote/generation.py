@@ -34,16 +34,19 @@ class Generation:
         span.receipt.partials = self._partials
 
     async def perform(self) -> Generated:
-        """All drafts; they come from one call where the upstream gives several, else from one call each."""
-        if self._op.n > 1 and self._pool.dialect.n and self._op.chat.sampling.temperature != 0:
-            await self._call(0, self._op.n)
-        missing = [i for i, draft in enumerate(self._drafts) if not draft.seen]
-
-        async def alone(i: int) -> None:
-            await self._call(missing[i], 1)
-
-        await fan_out(alone, len(missing))
+        """All drafts: several from one call where the upstream gives several, which vLLM does not at temperature 0."""
+        most = 1 if self._op.chat.sampling.temperature == 0 else self._pool.dialect.n
+        await self._calls([(first, min(most, self._op.n - first)) for first in range(0, self._op.n, most)])
+        await self._calls([(i, 1) for i, draft in enumerate(self._drafts) if not draft.seen])
         return Generated(tuple(map(self._draft, range(self._op.n))), self._span.receipt.usage)
+
+    async def _calls(self, parts: list[tuple[int, int]]) -> None:
+        """Several calls at once; each part is a first draft and how many."""
+
+        async def one(i: int) -> None:
+            await self._call(*parts[i])
+
+        await fan_out(one, len(parts))
 
     async def _call(self, first: int, n: int) -> None:
         """`n` drafts from `first` on in one upstream call; a draft the upstream never mentions stays unseen."""
@@ -55,7 +58,7 @@ class Generation:
             call = Call(self._span.receipt, self._totals, guess(body))
 
             def take(chunk: Mapping[str, Any]) -> None:
-                self._take(chunk, first, n, call, running=found.dialect.running_usage)
+                self._take(chunk, first, n, call, per_draft=found.dialect.family == "vllm")
 
             try:
                 await replica.link.stream(
@@ -70,7 +73,7 @@ class Generation:
         if not self._drafts[first].seen or any(d.seen and d.finish is None for d in self._drafts[first : first + n]):
             raise EngineError("the upstream's stream ended before the draft did")
 
-    def _take(self, chunk: Mapping[str, Any], first: int, n: int, call: Call, *, running: bool) -> None:
+    def _take(self, chunk: Mapping[str, Any], first: int, n: int, call: Call, *, per_draft: bool) -> None:
         """One chunk: words to the draft and to whoever listens, tokens to the bill."""
         if chunk.get("error") is not None or chunk.get("object") == "error":
             raise from_event(chunk)
@@ -82,7 +85,7 @@ class Generation:
                 call.count(delta.index, count)
                 deltas.append(replace(delta, index=first + delta.index))
             if usage:
-                call.report(usage, choices[0].get("index") or 0 if running and choices else None)
+                call.report(usage, choices[0].get("index") or 0 if per_draft and choices else None)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as failure:
             raise EngineError("the upstream sent a chunk that is not in OpenAI's form") from failure
         call.update()

@@ -114,7 +114,7 @@ class Pool:
             raise EngineUnavailable("no upstream has answered yet")
         return replace(
             own[0],
-            n=all(d.n for d in own),
+            n=min(d.n for d in own),
             tokenize=all(d.tokenize for d in own),
             continues=all(d.continues for d in own),
         )

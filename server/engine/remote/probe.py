@@ -13,6 +13,7 @@ from strop.server.engine.remote.link import Link
 from strop.strategies.kit.capabilities import Capability
 from strop.strategies.kit.errors import BadRequest, EngineError, EngineUnavailable, StropError
 
+_MOST = 128  # drafts in one request that OpenAI allows
 _HELLO: Mapping[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
 _TOOL: Mapping[str, Any] = {
     "type": "function",
@@ -25,8 +26,6 @@ async def discover(link: Link, wanted: str | None, *, generate: bool) -> Found:
     listed = await _models(link, wanted)
     family = _family(listed)
     model = _info(listed, wanted)
-    if family != "openai":
-        await link.get("/version")
     asked = _Asked(link, model.name, assumed(family), {})
     if generate:
         await asked.about_streams()
@@ -141,7 +140,7 @@ class _Asked:
         if self.dialect.family != "openai":
             return
         answer = await self._ask("/v1/chat/completions", {**_HELLO, self.dialect.length: 1, "n": 2})
-        self.dialect = replace(self.dialect, n=answer is not None and len(answer.get("choices") or ()) == 2)
+        self.dialect = replace(self.dialect, n=_MOST if answer and len(answer.get("choices") or ()) == 2 else 1)
 
     async def about_tools(self) -> None:
         """Does it take tools? vLLM does only when it was started with a tool parser."""
