@@ -85,7 +85,7 @@ def join(steps: Iterable[str]) -> str:
 def aggregate(
     scores: Sequence[float | None], how: How = "last", weights: Sequence[float] | None = None
 ) -> float | None:
-    """One score for an answer from the scores of its steps, in order; None if there are none or one is missing (or NaN).
+    """One score for an answer from the scores of its steps, in order; None if there are none, or one is None or NaN.
 
     "prod" punishes length; "min" does not; reward models trained on rollouts tend to want "last" (the default of
     Hugging Face's search-and-learn). "weighted" is the weighted mean: with `weights` (one per step, none negative, not
