@@ -19,7 +19,7 @@ from torch import Tensor
 
 from strop.server.engine.transformers.types import TokenRequest, TopToken
 
-WIDTHS = (256, 4096)  # how many candidates top-p looks at before it sorts the whole vocabulary
+WIDTHS = (256, 4096)  # how many candidates top-k and top-p look at before they sort the whole vocabulary
 
 
 @dataclass(slots=True)
@@ -116,7 +116,7 @@ def process(score: Tensor, row: RowSampling) -> None:
         ids, values = zip(*request.logit_bias, strict=True)
         score[torch.tensor(ids, device=score.device)] += torch.tensor(values, device=score.device)
     if row.allowed is not None:
-        score.masked_fill_(~row.allowed, -torch.inf)
+        score.masked_fill_(~row.allowed.to(score.device), -torch.inf)
     if row.made < request.min_tokens:
         _hold_back(score, row)
 
@@ -141,8 +141,7 @@ def _choose(scores: Tensor, rows: Sequence[RowSampling]) -> Tensor:
     scaled = (scaled - scaled.amax(-1, keepdim=True)) / heat[
         :, None
     ]  # shifted first: a tiny temperature cannot overflow
-    for score, i in zip(scaled, drawing, strict=True):
-        _truncate(score, rows[i].request)
+    _truncate(scaled, [rows[i].request for i in drawing])
     mass = scaled.softmax(-1).double().cumsum(-1)
     uniform = torch.tensor([rows[i].random.random() for i in drawing], dtype=torch.float64, device=scores.device)
     total = mass[:, -1]
@@ -151,32 +150,36 @@ def _choose(scores: Tensor, rows: Sequence[RowSampling]) -> Tensor:
     return ids
 
 
-def _truncate(score: Tensor, request: TokenRequest) -> None:
-    """Min-p, then top-k, then top-p on one row [V], in place. The likeliest token always stays."""
-    if request.min_p > 0:
-        score.masked_fill_(score < score.max() + math.log(request.min_p), -torch.inf)
-    if request.top_k == 0 and request.top_p == 1.0:
-        return
-    values, ids = _nucleus(score, request)
-    score.fill_(-torch.inf)
-    score[ids] = values
+def _truncate(scores: Tensor, requests: Sequence[TokenRequest]) -> None:
+    """Min-p, then top-k, then top-p on rows [B, V], in place. The likeliest token of a row always stays."""
+    if any(request.min_p > 0 for request in requests):
+        floor = torch.tensor([request.min_p for request in requests], device=scores.device).log()
+        scores.masked_fill_(scores < scores.amax(-1, keepdim=True) + floor[:, None], -torch.inf)
+    cut = [i for i, request in enumerate(requests) if request.top_k or request.top_p < 1.0]
+    if cut:
+        scores[cut] = _nucleus(scores[cut], [requests[i] for i in cut])
 
 
-def _nucleus(score: Tensor, request: TokenRequest) -> tuple[Tensor, Tensor]:
-    """Kept values and ids [K]. Top-p measures mass among what top-k left."""
-    size = score.shape[-1]
-    if request.top_k:
-        values, ids = score.topk(min(request.top_k, size))
-        total = values.logsumexp(-1)
-    else:
-        total = score.logsumexp(-1)
-        for width in (*WIDTHS, size):
-            values, ids = score.topk(min(width, size))
-            if bool((values - total).exp().sum() >= request.top_p):
-                break
-    mass = (values - total).exp()
-    keep = (mass.cumsum(-1) - mass) < request.top_p
-    return values[keep], ids[keep]
+def _nucleus(scores: Tensor, requests: Sequence[TokenRequest]) -> Tensor:
+    """Rows [B, V] with -inf outside top-k and top-p; top-p measures mass among what top-k left.
+
+    Sorting the vocabulary is slow, so only the best `width` tokens are looked at, and more only if they are not enough.
+    """
+    size = scores.shape[-1]
+    top_k = torch.tensor([min(request.top_k or size, size) for request in requests], device=scores.device)
+    top_p = torch.tensor([request.top_p for request in requests], device=scores.device)
+    least = max((request.top_k for request in requests), default=0)
+    values = ids = keep = scores
+    for width in (*(w for w in WIDTHS if least <= w < size), size):
+        values, ids = scores.topk(width)
+        inside = torch.arange(width, device=scores.device) < top_k[:, None]
+        values = values.masked_fill(~inside, -torch.inf)
+        total = torch.where(top_k < size, values.logsumexp(-1), scores.logsumexp(-1))
+        mass = (values - total[:, None]).exp()
+        keep = inside & (mass.cumsum(-1) - mass < top_p[:, None])
+        if bool(((top_k < size) | (mass.sum(-1) >= top_p)).all()):
+            break
+    return torch.full_like(scores, -torch.inf).scatter(1, ids, values.masked_fill(~keep, -torch.inf))
 
 
 def _top(logprobs: Tensor, rows: Sequence[RowSampling]) -> list[tuple[TopToken, ...]]:
