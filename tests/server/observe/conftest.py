@@ -76,7 +76,8 @@ def asking() -> Callable[..., Ask]:
 class Meter:
     """An engine of 10 prompt tokens (4 cached) per op and one token per tick; its own count is in `counted`.
 
-    Ops after the first `fails_after` fail at token `fails_at`. A score asks a judge on the op's behalf: 3 tokens per draft.
+    Ops after the first `fails_after` fail at token `fails_at`.
+    A score asks a judge on the op's behalf: 3 tokens per draft.
     """
 
     def __init__(self, *, length: int = 5, tick: float = 0.0, fails_after: float = math.inf, fails_at: int = 2) -> None:
