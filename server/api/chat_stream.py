@@ -65,10 +65,12 @@ class ChatScript:
         """What has not been streamed yet, and the end."""
         for index, draft in enumerate(outcome.answers):
             yield from self._rest(index, draft)
-        last = len(outcome.answers) - 1
-        for index, draft in enumerate(outcome.answers):
-            about = self.ledger.strop(outcome) if index == last else None
-            yield self._chunk(index, {}, finish=finish_of(draft, self.style), strop=about)
+        ends = [finish_of(draft, self.style) for draft in outcome.answers]
+        # A run that ended early may have fewer answers than choices; every choice that was opened is closed.
+        ends += ["length"] * (self.ledger.ask.choices - len(ends))
+        for index, end in enumerate(ends):
+            about = self.ledger.strop(outcome) if index == len(ends) - 1 else None
+            yield self._chunk(index, {}, finish=end, strop=about)
         if self.style.include_usage:
             yield sse.data({**self._head(), "choices": [], "usage": self.ledger.usage(outcome)})
         yield sse.DONE

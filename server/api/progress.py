@@ -15,9 +15,14 @@ class Progress:
     def __init__(self) -> None:
         self._asked: dict[str, int] = {}
         self._done: dict[str, int] = {}
+        self._last: str | None = None
 
     def line(self, event: Event) -> str | None:
-        """What to tell about an event; None for events not worth a line."""
+        """What to tell about an event; None for events not worth a line, and for what was just said."""
+        said, self._last = self._last, self._told(event) or self._last
+        return self._last if self._last != said else None
+
+    def _told(self, event: Event) -> str | None:
         match event:
             case OpStarted(op=Generate() as op):
                 self._asked[op.tag] = self._asked.get(op.tag, 0) + op.n

@@ -198,6 +198,14 @@ def test_errors_after_expensive_work_tell_clients_not_to_retry(serve):
     assert answer.headers["x-should-retry"] == "false"
 
 
+def test_every_choice_of_a_stream_is_closed_even_if_the_run_ended_early(serve):
+    server = serve(Scripted({"draft": ["one", "two"], "critique": [errors.EngineError("down")] * 2}))
+    chunks = events_of(server.chat(model="tiny:revise", stream=True, n=2).text)
+    ends = [(c["choices"][0]["index"], c["choices"][0]["finish_reason"]) for c in chunks[:-1]]
+    assert [end for end in ends if end[1]] == [(0, "stop"), (1, "length")]
+    assert chunks[-2]["strop"]["degraded"] == "kept"
+
+
 def test_a_request_waits_for_no_status_line_longer_than_a_keep_alive(serve):
     server = serve(Gated(Simulated()), sse_keep_alive_interval=0.05)
     with server.http.stream(
