@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from strop.strategies.kit.errors import BudgetSpent
-from strop.strategies.kit.ops import Generate, Op
+from strop.strategies.kit.ops import Generate, Op, Verify
 from strop.strategies.kit.types import Usage
 
 Price = Callable[[Usage, str], float | None]
@@ -90,7 +90,12 @@ class Purse:
         self.spent_usd += self.price(usage, role) or 0.0
 
     def admit(self, op: Op) -> Admitted:
-        """The op, cut to what is left; raises `BudgetSpent` when there is nothing left to work with."""
+        """The op, cut to what is left; raises `BudgetSpent` when there is nothing left to work with.
+
+        Verifiers are programs: they cost nothing, so a run that has spent everything can still check its drafts.
+        """
+        if isinstance(op, Verify):
+            return Admitted(op)
         tokens, calls, usd = self.left()
         if tokens == 0 or calls == 0 or usd == 0.0:
             raise BudgetSpent("tokens" if tokens == 0 else "calls" if calls == 0 else "usd")

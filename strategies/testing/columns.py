@@ -25,7 +25,9 @@ def columns(draft: Draft, op: Generate, right: bool, brain: Brain, key: str) -> 
     if not wanted & {"logprobs", "entropy", "certainty", "top"}:
         return draft
     gap = math.sqrt(2.0) * _NORMAL.inv_cdf(min(max(brain.taste, 0.5), 0.9999))
-    sure = _NORMAL.inv_cdf(min(max(unit(brain.seed, "sure", key), 1e-9), 1 - 1e-9)) + (gap if right else 0.0)
+    sure = _NORMAL.inv_cdf(min(max(unit(brain.seed, "sure", key, draft.text), 1e-9), 1 - 1e-9)) + (
+        gap if right else 0.0
+    )
     level = 0.6 * math.exp(-0.15 * sure)
     noise = [0.5 + unit(brain.seed, "noise", key, i) for i in range(len(draft.tokens))]
     logprobs = tuple(-level * n for n in noise)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import anyio
+
 from strop.strategies.kit.context import Perform
 from strop.strategies.kit.ops import Op, Result
 from strop.strategies.kit.span import Span

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import anyio
+
 from strop.strategies import CATALOGUE
 from strop.strategies.kit import errors
 from strop.strategies.kit.budget import Price, no_price

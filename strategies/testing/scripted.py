@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from anyio.lowlevel import checkpoint
+
 from strop.strategies.kit.ops import (
     Generate,
     Generated,

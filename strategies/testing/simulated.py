@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
+
 from strop.strategies.kit.ops import (
     Generate,
     Generated,

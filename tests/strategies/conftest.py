@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+
 from strop.strategies import CATALOGUE
 from strop.strategies.kit import Budget, Chat, Message, Perform, Request, Sampling, Strategy, run
 from strop.strategies.kit.events import Event, Finished, Noted, OpDone, Outcome

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from strop.strategies.kit.budget import Budget, Purse
 from strop.strategies.kit.errors import BudgetSpent
-from strop.strategies.kit.ops import Generate, Score
+from strop.strategies.kit.ops import Generate, Score, Verify
 from strop.strategies.kit.types import Chat, Sampling, Usage
 
 LIMIT = st.none() | st.integers(0, 500)
@@ -88,6 +89,11 @@ def test_an_empty_purse_admits_nothing_and_says_what_is_spent(purse: Purse, what
         with pytest.raises(BudgetSpent) as spent:
             purse.admit(op)
         assert spent.value.what == what
+
+
+def test_a_program_may_check_drafts_even_when_everything_is_spent() -> None:
+    op = Verify(Chat(), (), "json_object")
+    assert Purse(tokens=0, calls=0, usd=0.0).admit(op).op is op
 
 
 def test_inserted_tokens_count_as_spent() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
+
 from strop.strategies.kit import Budget, Chat, Context, Draft, Prefix
 from strop.strategies.kit.context import Best
 from strop.strategies.kit.errors import BudgetSpent, EngineError

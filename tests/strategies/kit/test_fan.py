@@ -6,6 +6,7 @@ import itertools
 
 import anyio
 import pytest
+
 from strop.strategies.kit.errors import BudgetSpent
 from strop.strategies.kit.fan import Arrivals, fan_out, first_cause
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import pytest
 from pydantic import Field
+
 from strop.strategies.kit.errors import BadRequest
 from strop.strategies.kit.knobs import check, knobs_of
 

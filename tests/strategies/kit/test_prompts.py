@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
 from strop.strategies.kit import Sampling, prompt, prompts
 
 FOLDER = Path(prompts.__file__).parent.parent

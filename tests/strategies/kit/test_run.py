@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
+
 from strop.strategies.kit import Budget, Chat, Context, Draft, Request, run
 from strop.strategies.kit.errors import BadRequest, BudgetSpent, DeadlinePassed, EngineError
 from strop.strategies.kit.events import Event, Finished, OpDone, Started

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from strop.strategies import CATALOGUE, discover
 from strop.strategies.kit import Capability, Chat, Context, Draft, catalogue, find
 from strop.strategies.kit.errors import BadRequest

@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+
 from strop.strategies import CATALOGUE
 from strop.strategies.kit import Budget, Chat, Context, Draft, Request, catalogue, run
 from strop.strategies.kit.errors import EngineError, EngineOverloaded, ReplayMismatch
