@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -130,9 +130,21 @@ def described(offers: frozenset[Capability], found: Mapping[Capability, str]) ->
     return Capabilities(offers, reasons)
 
 
-def common(several: list[Capabilities], overrides: Mapping[Capability, bool]) -> Capabilities:
-    """What all replicas offer, then what the operator says; a reason is that of the first replica that lacks it."""
+def overridden(found: Found, overrides: Mapping[Capability, bool]) -> Found:
+    """What the operator says counts for more than what was found; switched on means that it is sent."""
+    on, off = ({c for c, on in overrides.items() if on is wanted} for wanted in (True, False))
+    dialect = replace(
+        found.dialect,
+        token_ids=found.dialect.token_ids or Capability.TOKENS in on,
+        continues=found.dialect.continues or Capability.PREFIX in on,
+        tokenize=found.dialect.tokenize or Capability.SCORE_TEXT in on,
+        extras=found.dialect.extras | {str(c) for c in on & _SAMPLING},
+    )
+    reasons = dict(found.capabilities.reasons) | dict.fromkeys(off, "switched off by the operator")
+    return replace(found, dialect=dialect, capabilities=described((found.capabilities.offers | on) - off, reasons))
+
+
+def common(several: list[Capabilities]) -> Capabilities:
+    """What all replicas offer; a reason is that of the first replica that lacks it."""
     offers = frozenset[Capability].intersection(*(c.offers for c in several))
-    offers = (offers | {c for c, on in overrides.items() if on}) - {c for c, on in overrides.items() if not on}
-    reasons = {c: why for one in reversed(several) for c, why in one.reasons.items()}
-    return described(offers, reasons | {c: "switched off by the operator" for c, on in overrides.items() if not on})
+    return described(offers, {c: why for one in reversed(several) for c, why in one.reasons.items()})

@@ -11,6 +11,7 @@ import anyio
 import httpx
 
 from strop.server.engine.base import Counters, Health, ModelInfo
+from strop.server.engine.remote.dialect import overridden
 from strop.server.engine.remote.failures import Misconfigured
 from strop.server.engine.remote.generation import Generation
 from strop.server.engine.remote.link import Link
@@ -19,7 +20,7 @@ from strop.server.engine.remote.opening import opening
 from strop.server.engine.remote.pool import Pool, Replica
 from strop.server.engine.remote.probe import discover
 from strop.server.engine.remote.weighing import weigh
-from strop.strategies.kit.capabilities import Capabilities, Capability
+from strop.strategies.kit.capabilities import Capabilities, Capability, needs
 from strop.strategies.kit.errors import BadRequest, EngineError, EngineUnavailable, StropError
 from strop.strategies.kit.fan import first_cause
 from strop.strategies.kit.ops import Generate, Logprobs, Op, Result
@@ -64,7 +65,8 @@ class RemoteEngine:
             headers={"Accept-Encoding": "identity"},
             trust_env=trust_env,
         )
-        self._pool = Pool([Replica(Link(self._client, url, api_key)) for url in urls], retries, capabilities)
+        self._pool = Pool([Replica(Link(self._client, url, api_key)) for url in urls], retries)
+        self._overrides = capabilities
         self._totals = Totals()
         self._wanted = model
         self._timeout = timeout
@@ -84,7 +86,7 @@ class RemoteEngine:
     @property
     def capabilities(self) -> Capabilities:
         """What every replica that has answered so far offers."""
-        return self._pool.capabilities()
+        return self._pool.capabilities
 
     @property
     def estimated(self) -> int:
@@ -122,6 +124,7 @@ class RemoteEngine:
             self._totals.running -= 1
 
     async def _perform(self, op: Op, span: Span) -> Result:
+        self.capabilities.require(needs(op))
         match op:
             case Generate():
                 start = await opening(self._pool, op)
@@ -181,4 +184,4 @@ class RemoteEngine:
         others = {other.found.model.name for other in self._pool.known if other is not replica and other.found}
         if others - {found.model.name}:
             raise Misconfigured(f"it serves '{found.model.name}', the others serve '{others.pop()}'")
-        replica.found = found
+        self._pool.met(replica, overridden(found, self._overrides))

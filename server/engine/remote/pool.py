@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from random import Random
@@ -16,7 +16,7 @@ from strop.server.engine.base import Health
 from strop.server.engine.remote.dialect import Dialect, Found, common
 from strop.server.engine.remote.failures import Refused, Unreached
 from strop.server.engine.remote.link import Link
-from strop.strategies.kit.capabilities import Capabilities, Capability
+from strop.strategies.kit.capabilities import Capabilities
 from strop.strategies.kit.errors import EngineError, EngineUnavailable
 from strop.strategies.kit.types import Chat
 
@@ -59,10 +59,10 @@ class Replica:
 class Pool:
     """All replicas. The same beginning of a conversation goes to the same replica, whose prefix cache knows it."""
 
-    def __init__(self, replicas: list[Replica], retries: int, overrides: Mapping[Capability, bool]) -> None:
+    def __init__(self, replicas: list[Replica], retries: int) -> None:
         self.replicas = replicas
+        self.capabilities = Capabilities(frozenset())
         self._retries = retries
-        self._overrides = overrides
         self._random = Random()
 
     @property
@@ -75,10 +75,10 @@ class Pool:
         """What they said."""
         return [replica.found for replica in self.replicas if replica.found is not None]
 
-    def capabilities(self) -> Capabilities:
-        """What all of them offer."""
-        found = self.found
-        return common([f.capabilities for f in found], self._overrides) if found else Capabilities(frozenset())
+    def met(self, replica: Replica, found: Found) -> None:
+        """A replica has said what it is; what is offered is what all of them offer."""
+        replica.found = found
+        self.capabilities = common([f.capabilities for f in self.found])
 
     def health(self) -> Health:
         """Ready while one replica is up; `detail` names those that are not."""

@@ -32,7 +32,7 @@ async def discover(link: Link, wanted: str | None, *, generate: bool) -> Found:
         await asked.about_tokens()
         await asked.about_choices()
         await asked.about_tools()
-    return Found(model, asked.dialect, described(offered(asked.dialect) - asked.lacks.keys(), asked.lacks))
+    return Found(model, asked.dialect, described(offered(asked.dialect) - frozenset(asked.lacks), asked.lacks))
 
 
 async def _models(link: Link, wanted: str | None) -> list[Mapping[str, Any]]:

@@ -83,7 +83,7 @@ class SimulatedEngine:
     @property
     def capabilities(self) -> Capabilities:
         """Everything that needs no model."""
-        return Capabilities(frozenset(Capability) - _LACKS.keys(), _LACKS)
+        return Capabilities(frozenset(Capability) - frozenset(_LACKS), _LACKS)
 
     def health(self) -> Health:
         """Not ready before `running`, after it, and for a while after a `die` fault."""

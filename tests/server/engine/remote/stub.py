@@ -122,7 +122,7 @@ class Stub:
                     length = int(asked.headers.get("content-length", "0"))
                     while len(buffer) < length:
                         buffer += await stream.receive()
-                except (anyio.EndOfStream, anyio.BrokenResourceError):
+                except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
                     return
                 raw, buffer = buffer[:length], buffer[length:]
                 asked.body = json.loads(raw) if raw else None
