@@ -41,7 +41,10 @@ def serve(
     app = _build(settings)
     service = app.state.service
     server = Server(_uvicorn(settings, app), lambda port: _announce(settings, service, port))
-    server.run()
+    try:
+        server.run()
+    except SystemExit as failed:  # uvicorn's way to say that it cannot listen; it has told why
+        raise typer.Exit(1) from failed
     if not server.ready:
         raise typer.Exit(1)
 
