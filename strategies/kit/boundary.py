@@ -6,19 +6,18 @@ import re
 from collections.abc import Sequence
 from itertools import accumulate
 
-from strop.strategies.kit.parse import extract
 from strop.strategies.kit.reasoning import answer_part, is_thinking
 from strop.strategies.kit.steps import Fence, fences, inside
 
-_PARAGRAPH_END = re.compile(r"\n[ \t\r]*\n[ \t\r\n]*")
+_PARAGRAPH_END = re.compile(r"\n(?:[ \t\r]*\n)+")
 _SENTENCE_END = re.compile(r"[.!?。！？][\"')\]*_”’]*(?=\s|$)")
-_NO_SENTENCE_END = re.compile(
-    r"(?:^|[\s(])(?:[^\W\d_]|\d{1,3}|e\.g|i\.e|cf|vs|etc|Dr|Mr|Mrs|Ms|Prof|No|Fig|Eq|approx)\.$"
-)
+_ABBREVIATION = r"[A-Z]|e\.g|i\.e|cf|vs|etc|Dr|Mr|Mrs|Ms|Prof|No|Fig|Eq|approx"
+_NO_SENTENCE_END = re.compile(rf"(?:(?:^|[\s(])(?:{_ABBREVIATION})|(?:^|\n) {{0,3}}\d{{1,3}})\.$")
 _FINAL = re.compile(
-    r"\bfinal[ \t]+answer\b[*_ \t]*(?::|=|is\b|\n)\s*[*_:]*\s*[^\s*_:]|^[ \t]*####[ \t]*\S", re.I | re.M
+    r"\bfinal[ \t]+answer\b[*_ \t]*(?::|=|is\b|\n)\s*[*_:]*\s*[^\s*_:]|^[ \t]*####[ \t]*\S|\\(?:boxed|fbox)\s*\{",
+    re.IGNORECASE | re.MULTILINE,
 )
-_CALL_TAGS = re.compile(r"<(?P<close>/?)(?:tool_call|function_call|tool_calls|function)\b[^<>]{0,80}>", re.IGNORECASE)
+_CALL_TAGS = re.compile(r"</?(?:tool_calls?|function_call|function)\b[^<>]{0,80}>", re.IGNORECASE)
 _CALL_STARTS = ("<|python_tag|>", "[TOOL_CALLS]", "<|tool_call", "<｜tool▁call", "<|plugin|>")
 _OBJECT = re.compile(r"\{\s*\"|[\[{]\s*\{\s*\"")
 _JSON_MARKS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]"]', re.DOTALL)
@@ -33,9 +32,10 @@ def last_boundary(text: str, within: int = 256) -> int | None:
     """
     if within < 0:
         raise ValueError(f"within must not be negative, but is {within}")
+    start = max(1, len(text) - within)
     blocks = fences(text)
-    for ends in (_paragraph_ends(text), _sentence_ends(text, max(0, len(text) - within))):
-        places = [end for end in ends if end >= max(1, len(text) - within) and not inside(end, blocks)]
+    for ends in (_paragraph_ends(text, start), _sentence_ends(text, start)):
+        places = [end for end in ends if not inside(end, blocks)]
         if places:
             return places[-1]
     return None
@@ -53,25 +53,22 @@ def last_token_boundary(texts: Sequence[str], within: int = 64) -> int | None:
     token_of = {end: n for n, end in enumerate(accumulate(map(len, texts)), start=1) if n >= len(texts) - within}
     blocks = fences(text)
     start = min(token_of, default=len(text))
-    for ends in (_paragraph_places(text, start), _sentence_ends(text, start)):
+    for ends in (_paragraph_ends(text, start), _sentence_ends(text, start)):
         places = [end for end in ends if end in token_of and end > 0 and not inside(end, blocks)]
         if places:
             return token_of[max(places)]
     return None
 
 
-def _paragraph_ends(text: str) -> list[int]:
-    return [gap.end() for gap in _PARAGRAPH_END.finditer(text)]
-
-
-def _paragraph_places(text: str, start: int) -> list[int]:
-    """Every place from `start` on that is behind a blank line and before the next paragraph."""
-    gaps = _PARAGRAPH_END.finditer(text)
-    return [place for gap in gaps for place in range(max(start, gap.start() + gap[0].rindex("\n") + 1), gap.end() + 1)]
+def _paragraph_ends(text: str, start: int) -> list[int]:
+    """Every place from `start` on that is right behind a blank line."""
+    gaps = ((max(start, gap.start() + 2), gap.end()) for gap in _PARAGRAPH_END.finditer(text) if gap.end() >= start)
+    return [place for begin, end in gaps for place in range(begin, end + 1) if text[place - 1] == "\n"]
 
 
 def _sentence_ends(text: str, start: int) -> list[int]:
-    ends = _SENTENCE_END.finditer(text, max(0, start - 4))
+    """Every place from `start` on that is right behind a sentence."""
+    ends = (end for end in _SENTENCE_END.finditer(text) if end.end() >= start)
     return [end.end() for end in ends if not _NO_SENTENCE_END.search(text[max(0, end.start() - 8) : end.start() + 1])]
 
 
@@ -79,8 +76,8 @@ def safe_to_interrupt(text: str) -> bool:
     """Whether words may be inserted at the end of an unfinished answer without breaking it.
 
     False inside an open code block; inside a tool call, begun or complete, or a JSON object or array that is still
-    open; after the reasoning has ended (`</think>`); and once the final answer has been given (a complete box, "Final
-    answer: ...", "#### ..."). An answer given inside an open `<think>` block is not final.
+    open; after the reasoning has ended (`</think>`); and once the final answer has been begun (a box, "Final answer:
+    ...", "#### ..."). An answer given inside an open `<think>` block is not final.
     """
     thinking = is_thinking(text)
     if thinking is False:
@@ -90,8 +87,7 @@ def safe_to_interrupt(text: str) -> bool:
         return False
     if any(start in text for start in _CALL_STARTS) or _CALL_TAGS.search(text) or _open_json(text, blocks):
         return False
-    said = answer_part(text)
-    return extract(said, "boxed") is None and not _FINAL.search(said)
+    return not _FINAL.search(answer_part(text))
 
 
 def _open_json(text: str, blocks: Sequence[Fence]) -> bool:

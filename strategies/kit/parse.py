@@ -102,15 +102,9 @@ def _boxed(text: str) -> Answer | None:
 
 
 def _stated(text: str) -> Answer | None:
-    for match in reversed(list(_STATED.finditer(text))):
-        said = next(group for group in match.groups() if group is not None)
-        said = said.strip(" \t\r*_")
-        if not said:
-            said = next(
-                (line.strip(" \t\r*_") for line in text[match.end() :].split("\n") if line.strip(" \t\r*_")), ""
-            )
-            said = _of_block(said, text[match.end() :])
-        said = _until_its_end(said)
+    for match in reversed(list(_STATED.finditer(text))[-MAX_STATED:]):
+        said = next(group for group in match.groups() if group is not None).strip(_DRESS)
+        said = _until_its_end(said or _next_lines(text[match.end() : match.end() + MAX_CHARS]))
         if said and not _NO_ANSWER.match(said):
             return _answer("stated", said)
     return None
