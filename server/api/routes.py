@@ -5,10 +5,11 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from strop.server.api import chat, documents, errors, health, models, strategies
+from strop.server.api import chat, documents, errors, health, models, responses, strategies
 from strop.server.api.auth import Authentication
 from strop.server.api.edge import Edge
 from strop.server.api.wire.chat import ChatRequest
+from strop.server.api.wire.responses import ResponsesRequest
 from strop.server.keys import Keyring
 from strop.server.service import Service
 
@@ -17,10 +18,10 @@ EXPOSED = ["x-request-id", "x-strop-strategy", "x-strop-trace-id", "openai-proce
 
 def install(app: FastAPI, service: Service) -> None:
     """Give `app` every route of this server."""
-    for module in (chat, models, strategies, health):
+    for module in (chat, responses, models, strategies, health):
         app.include_router(module.router(service))
     errors.install(app)
-    documents.install(app, service.settings, [ChatRequest])
+    documents.install(app, service.settings, [ChatRequest, ResponsesRequest])
     app.add_middleware(
         Authentication, keyring=Keyring.of(service.settings), metrics_public=service.settings.metrics_public
     )
