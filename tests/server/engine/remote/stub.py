@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server under full control of a test: it can misbehave in every way, and remembers what it was sent."""
+"""A small HTTP/1.1 server under a test's full control: it can misbehave in every way and remembers what it was sent."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class Stub:
             tasks.start_soon(self._watch, reply, tasks.cancel_scope)
             try:
                 await self._handle(asked, reply)
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            except* (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 reply.gone.set()
             tasks.cancel_scope.cancel()
         return not reply.gone.is_set()
