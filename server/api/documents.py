@@ -86,5 +86,6 @@ def _limit(schemas: dict[str, Any], settings: Settings) -> None:
         if "n" in fields and "messages" in fields:
             fields["n"] = {"type": ["integer", "null"], "minimum": 1, "maximum": settings.max_choices}
             fields["messages"]["maxItems"] = settings.max_messages
+            fields["modalities"] = {"type": ["array", "null"], "items": {"enum": ["text"]}}
             for name, neutral in REFUSED.items():
                 fields[name] = {"enum": list(neutral), "description": "not supported"}

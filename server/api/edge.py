@@ -53,7 +53,7 @@ class Edge:
         except ClientDisconnect:
             log.info("request %s: the client left while sending", mark.request_id)
         except Exception as failure:
-            log.exception("request %s failed", mark.request_id)
+            log.error("request %s failed: %s", mark.request_id, type(failure).__name__)
             if started:
                 raise
             await problem_of(failure).response()(scope, receive, marked)

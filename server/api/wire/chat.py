@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from strop.server.api.wire.invalid import Wire, validated
+from strop.server.api.wire.invalid import Wire, validated, whole
 from strop.server.api.wire.messages import WireMessage, turns
 from strop.server.api.wire.strop import StropOptions
 from strop.server.api.wire.tools import (
@@ -31,7 +31,8 @@ INT64 = 2**63 - 1
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 StopText = Annotated[str, Field(min_length=1, max_length=1024)]
-TokenId = Annotated[int, Field(ge=0, le=INT32)]
+Natural = Annotated[int, Field(ge=0, le=INT32), BeforeValidator(whole)]
+Count = Annotated[int, Field(ge=1, le=INT32), BeforeValidator(whole)]
 
 REFUSED: Mapping[str, tuple[object, ...]] = {
     "web_search_options": (None,),
@@ -74,18 +75,20 @@ class ChatRequest(Wire):
 
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1, le=INT32, description="0 and -1: off")
+    top_k: Annotated[int, Field(ge=-1, le=INT32), BeforeValidator(whole)] | None = Field(
+        None, description="0 and -1: off"
+    )
     min_p: float | None = Field(None, ge=0, le=1)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     repetition_penalty: float | None = Field(None, gt=0, le=10)
-    max_tokens: int | None = Field(None, ge=1, le=INT32)
-    max_completion_tokens: int | None = Field(None, ge=1, le=INT32, description="wins over max_tokens")
-    min_tokens: int | None = Field(None, ge=0, le=INT32)
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = Field(None, description="wins over max_tokens")
+    min_tokens: Natural | None = None
     stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=128, fail_fast=True)] | None = None
+    stop_token_ids: Annotated[list[Natural], Field(max_length=128, fail_fast=True)] | None = None
     ignore_eos: bool | None = None
-    seed: int | None = Field(None, ge=-INT64 - 1, le=INT64)
+    seed: Annotated[int, Field(ge=-INT64 - 1, le=INT64), BeforeValidator(whole)] | None = None
     logit_bias: (
         Annotated[
             dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
@@ -94,8 +97,8 @@ class ChatRequest(Wire):
         | None
     ) = None
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
-    n: int | None = Field(None, ge=1, le=128)
+    top_logprobs: Annotated[int, Field(ge=0, le=20), BeforeValidator(whole)] | None = None
+    n: Annotated[int, Field(ge=1, le=128), BeforeValidator(whole)] | None = None
 
     tools: Annotated[list[ToolSpec], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: WireToolChoice | None = None

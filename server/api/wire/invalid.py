@@ -9,13 +9,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from strop.strategies.kit.errors import BadRequest
 
-UNSUPPORTED_PARTS = frozenset({"image_url", "input_image", "input_audio", "audio", "file", "video_url", "audio_url"})
+UNSUPPORTED_PARTS = ("image_url", "input_image", "input_audio", "audio", "file", "video_url", "audio_url")
 
 
 class Wire(BaseModel):
     """Base of request models: no coercion of types, no NaN, unknown fields left alone."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="ignore", frozen=True)
+
+
+def whole(value: object) -> object:
+    """JSON does not tell 4.0 from 4, and neither do JSON schemas."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 M = TypeVar("M", bound=BaseModel)

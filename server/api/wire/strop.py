@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NotRequired
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from strop.server.api.body import flaw
-from strop.server.api.wire.invalid import Wire
+from strop.server.api.wire.invalid import Wire, whole
 from strop.strategies.kit.budget import Budget
 from strop.strategies.kit.errors import BadRequest
 from strop.strategies.kit.events import Bill
 from strop.strategies.kit.knobs import RESERVED
 from strop.strategies.kit.types import Usage
 
+Limit = Annotated[int, Field(ge=1, le=2**53), BeforeValidator(whole)]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 
 
@@ -23,8 +24,8 @@ class StropBudget(Wire):
 
     model_config = ConfigDict(extra="forbid")
 
-    tokens: int | None = Field(None, ge=1, le=2**53, description="generated tokens, hidden ones included")
-    calls: int | None = Field(None, ge=1, le=2**53, description="generations, one per draft")
+    tokens: Limit | None = Field(None, description="generated tokens, hidden ones included")
+    calls: Limit | None = Field(None, description="generations, one per draft")
     seconds: float | None = Field(None, gt=0, description="wall time from the start of the strategy")
     usd: float | None = Field(None, gt=0, description="money at the server's price table")
 
