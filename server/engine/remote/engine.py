@@ -124,6 +124,8 @@ class RemoteEngine:
             self._totals.running -= 1
 
     async def _perform(self, op: Op, span: Span) -> Result:
+        if not self._pool.known:
+            raise EngineUnavailable("no upstream has answered yet")
         self.capabilities.require(needs(op))
         match op:
             case Generate():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from strop.server.engine.remote import wire
@@ -28,7 +27,7 @@ class Generation:
         self._op = op
         self._span = span
         self._opening = opening
-        self._drafts = [Growing(opening.start) for _ in range(op.n)]
+        self._drafts = [Growing(opening.start, i) for i in range(op.n)]
         self._counts = [0] * op.n
         self._key = affinity(op.chat)
         span.receipt.partials = self._partials
@@ -81,9 +80,12 @@ class Generation:
         try:
             choices, usage = chunk.get("choices") or (), chunk.get("usage")
             for choice in choices:
-                delta, count = self._drafts[first : first + n][choice.get("index") or 0].add(choice)
-                call.count(delta.index, count)
-                deltas.append(replace(delta, index=first + delta.index))
+                place = choice.get("index") or 0
+                if not 0 <= place < n:
+                    raise IndexError(place)
+                delta, count = self._drafts[first + place].add(choice)
+                call.count(place, count)
+                deltas.append(delta)
             if usage:
                 call.report(usage, choices[0].get("index") or 0 if per_draft and choices else None)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as failure:

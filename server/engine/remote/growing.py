@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from strop.strategies.kit.span import Delta
@@ -37,7 +37,8 @@ class Growing:
     sends several tokens at once without their texts, the last one carries them.
     """
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: Start, index: int = 0) -> None:
+        self.index = index
         self.seen = False
         self.finish: Finish | None = None
         self._start = start
@@ -59,7 +60,7 @@ class Growing:
         for call in calls:
             self._call(call)
         tokens, named = self._tokens(choice, text)
-        words = Delta("" if self.seen else self._start.draft.text, int(choice.get("index") or 0))
+        words = text if self.seen else self._start.draft.text + text
         self.seen = True
         self._text.append(text)
         self._reasoning.append(reasoning)
@@ -67,7 +68,7 @@ class Growing:
             self.finish = _FINISH.get(choice["finish_reason"], "stop")
             self._stop_reason = choice.get("stop_reason")
         count = named or int(bool(text or reasoning or calls))
-        return replace(words, text=words.text + text, reasoning=reasoning, tokens=tokens), count
+        return Delta(words, self.index, reasoning, tokens), count
 
     def draft(self, n_tokens: int) -> Draft:
         """The draft as it stands; `n_tokens` counts what was generated. Unfinished ones end by length."""

@@ -101,17 +101,26 @@ class Call:
     def _post(self, now: Usage) -> None:
         """Add what is new since the last time; a field that `now` leaves at zero stays as it was posted."""
         old = self._posted
-        new = Usage(
-            now.prompt - old.prompt if now.prompt else 0,
-            now.cached - old.cached if now.cached else 0,
-            now.completion - old.completion if now.completion else 0,
-            now.injected,
-            now.calls,
-            now.seconds,
-        )
-        self._posted = old + new
-        self._receipt.own += new
-        self._totals.usage += new
+        prompt = now.prompt - old.prompt if now.prompt else 0
+        cached = now.cached - old.cached if now.cached else 0
+        completion = now.completion - old.completion if now.completion else 0
+        if prompt or cached or completion or now.calls or now.injected or now.seconds:
+            new = Usage(prompt, cached, completion, now.injected, now.calls, now.seconds)
+            self._posted = _plus(old, new)
+            self._receipt.own = _plus(self._receipt.own, new)
+            self._totals.usage = _plus(self._totals.usage, new)
+
+
+def _plus(a: Usage, b: Usage) -> Usage:
+    """The sum, spelt out: this runs for every chunk of every stream."""
+    return Usage(
+        a.prompt + b.prompt,
+        a.cached + b.cached,
+        a.completion + b.completion,
+        a.injected + b.injected,
+        a.calls + b.calls,
+        a.seconds + b.seconds,
+    )
 
 
 def guess(body: Mapping[str, Any]) -> int:

@@ -158,6 +158,8 @@ async def test_without_any_upstream_it_does_not_start(stub: Stub) -> None:
     engine = RemoteEngine([unused_url()], patience=0.0, trust_env=False)
     assert not engine.health().ready
     with pytest.raises(EngineUnavailable):
+        await engine.perform(Generate(chat("x")), Span("a#1"))
+    with pytest.raises(EngineUnavailable):
         async with engine.running():
             pass
 
