@@ -24,7 +24,7 @@ from strop.server.engine.transformers.job import Chore, Job
 from strop.server.engine.transformers.prefix import PrefixStore
 from strop.server.engine.transformers.runner import Runner
 from strop.server.engine.transformers.sampling import sample
-from strop.server.engine.transformers.types import RequestFailed
+from strop.server.engine.chat.types import RequestFailed
 
 log = logging.getLogger(__name__)
 

@@ -2,13 +2,13 @@
 
 Shapes: N layers, R rows, H key-value heads, L positions, D head size. Both keep keys and values in one tensor
 ([N, 2, H, L, D] and [N, 2, R, H, L, D]), so forking, parking and moving a row is a single copy. Row i of the slots
-holds positions 0 .. length[i]-1; what lies behind is stale but finite, and masked. Both are transformers `Cache`s: the
-model's own forward runs on them, given explicit positions and a 4-d additive mask.
+holds positions 0 .. length[i]-1; what lies behind is stale but finite, and masked. The model's own forward runs on them
+through a `Step`, given explicit positions and a 4-d additive mask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,10 +137,29 @@ def _room(rows: int, longest: int) -> tuple[int, int]:
     return 1 << (rows - 1).bit_length(), -(-longest // LENGTH_STEP) * LENGTH_STEP
 
 
-class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
-    """One layer of a step: the model hands over new keys and values, the layer returns all it may attend to."""
+class Step:
+    """Where one forward pass writes and what it may look at; `cache` is what the model gets.
 
-    def __init__(self, kv: Tensor, step: _Step) -> None:
+    The cache points here and never back, so its memory is freed as soon as it is dropped.
+    """
+
+    def __init__(self, layers: Iterable[Tensor], before: int, tokens: int) -> None:
+        self._layers = list(layers)
+        self.before, self.attended = before, before + tokens
+
+    def cache(self) -> Cache:
+        """A transformers cache for exactly this pass."""
+        return Cache(layers=[_Layer(kv, self) for kv in self._layers])
+
+    def write(self, kv: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Take one layer's new keys and values [B, H, Q, D]; return all it may attend to, [B, H, attended, D]."""
+        raise NotImplementedError
+
+
+class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+    """One layer of a step, in the shape transformers wants."""
+
+    def __init__(self, kv: Tensor, step: Step) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.kv, self.step, self.is_initialized = kv, step, True
 
@@ -148,7 +167,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         """Nothing to do: the memory exists."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write [B, H, Q, D] and return keys and values [B, H, L, D]."""
+        """See `Step.write`."""
         return self.step.write(self.kv, key_states, value_states)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:  # noqa: ARG002
@@ -164,29 +183,13 @@ class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return -1
 
 
-class _Step(Cache):
-    """A cache for exactly one forward pass."""
-
-    attended: int
-    before: int
-
-    def __init__(self, layers: Sequence[Tensor]) -> None:
-        super().__init__(layers=[_Layer(kv, self) for kv in layers])
-
-    def write(self, kv: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write one layer; see `_Layer.update`."""
-        raise NotImplementedError
-
-
-class DecodeStep(_Step):
+class DecodeStep(Step):
     """One new token for every row of the slots."""
 
     def __init__(self, slots: Slots) -> None:
+        super().__init__(slots.kv, max(slots.lengths), 1)
         self.rows = torch.arange(len(slots.lengths), device=slots.geometry.device)
         self.at = torch.tensor(slots.lengths, device=slots.geometry.device)
-        self.before = max(slots.lengths)
-        self.attended = self.before + 1
-        super().__init__([layer for layer in slots.kv])
 
     def write(self, kv: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """kv [2, R, H, capacity, D]; keys and values [B, H, 1, D]."""
@@ -196,12 +199,11 @@ class DecodeStep(_Step):
         return used[0], used[1]
 
 
-class PrefillStep(_Step):
+class PrefillStep(Step):
     """Several new tokens for one sheet."""
 
     def __init__(self, sheet: Sheet, tokens: int) -> None:
-        self.before, self.attended = sheet.length, sheet.length + tokens
-        super().__init__([layer for layer in sheet.kv])
+        super().__init__(sheet.kv, sheet.length, tokens)
 
     def write(self, kv: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """kv [2, H, capacity, D]; keys and values [1, H, Q, D]."""
@@ -210,12 +212,11 @@ class PrefillStep(_Step):
         return kv[None, 0, :, : self.attended], kv[None, 1, :, : self.attended]
 
 
-class BranchStep(_Step):
+class BranchStep(Step):
     """Several branches of one sheet, equally long; nothing is kept."""
 
     def __init__(self, sheet: Sheet, tokens: int) -> None:
-        self.before, self.attended = sheet.length, sheet.length + tokens
-        super().__init__([layer[:, :, : sheet.length] for layer in sheet.kv])
+        super().__init__(sheet.written, sheet.length, tokens)
 
     def write(self, kv: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """kv [2, H, before, D]; keys and values [B, H, Q, D]."""

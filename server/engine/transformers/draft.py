@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from strop.server.engine.transformers.detokenize import Detokenizer, StopWatch
+from strop.server.engine.chat.detokenize import Detokenizer, StopWatch
 from strop.server.engine.transformers.grammar import Matcher
 from strop.server.engine.transformers.sampling import RowSampling, Sampled
-from strop.server.engine.transformers.types import Finish, StopReason, TokenEvent, TokenRequest, TokenResult
+from strop.server.engine.chat.types import Finish, StopReason, TokenEvent, TokenRequest, TokenResult
 
 
 class DraftState:

@@ -12,12 +12,12 @@ import anyio
 import anyio.to_thread
 
 from strop.server.engine.base import Counters, Health, ModelInfo
-from strop.server.engine.transformers import types as core
+from strop.server.engine.chat import types as core
 from strop.server.engine.transformers.batcher import Limits
 from strop.server.engine.transformers.handle import Handle
 from strop.server.engine.transformers.load import load
 from strop.server.engine.transformers.loop import Engine
-from strop.server.engine.transformers.translate import Translator
+from strop.server.engine.chat.translate import Translator
 from strop.strategies.kit.capabilities import Capabilities, Capability
 from strop.strategies.kit.errors import BadRequest, EngineError, EngineUnavailable, MissingCapability
 from strop.strategies.kit.ops import Generate, Generated, Logprobs, Op, Result, Weighed

@@ -10,7 +10,7 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor
 
-from strop.server.engine.transformers.types import Grammar, RequestFailed
+from strop.server.engine.chat.types import Grammar, RequestFailed
 
 # Bounded, because a small model left free to write whitespace between JSON tokens may never stop.
 JSON_WHITESPACE = r"[ \n\t]{1,16}"

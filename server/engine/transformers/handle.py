@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 
 from strop.server.engine.transformers.job import Job, Task
-from strop.server.engine.transformers.types import TokenEvent, TokenRequest, TokenResult, Usage
+from strop.server.engine.chat.types import TokenEvent, TokenRequest, TokenResult, Usage
 
 
 class Waker:

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from strop.server.engine.transformers.draft import DraftState
 from strop.server.engine.transformers.sampling import Sampled
-from strop.server.engine.transformers.types import (
+from strop.server.engine.chat.types import (
     EngineError,
     Finish,
     RequestFailed,

@@ -23,7 +23,7 @@ from strop.server.engine.transformers.job import Chore, Job, Task
 from strop.server.engine.transformers.load import Loaded
 from strop.server.engine.transformers.runner import Runner
 from strop.server.engine.transformers.sampling import RowSampling
-from strop.server.engine.transformers.types import (
+from strop.server.engine.chat.types import (
     EngineDead,
     LabelScores,
     Scores,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from strop.server.engine.transformers.attention import install
-from strop.server.engine.transformers.cache import BranchStep, DecodeStep, PrefillStep, Sheet, Slots, probe
+from strop.server.engine.transformers.cache import BranchStep, DecodeStep, PrefillStep, Sheet, Slots, Step, probe
 
 
 class Runner:
@@ -55,7 +55,7 @@ class Runner:
             ~visible, -torch.inf
         )
 
-    def _forward(self, rows: Sequence[Sequence[int]], at: Tensor, mask: Tensor, step: Any, keep: int) -> Tensor:
+    def _forward(self, rows: Sequence[Sequence[int]], at: Tensor, mask: Tensor, step: Step, keep: int) -> Tensor:
         ids = torch.tensor([list(row) for row in rows], device=self.geometry.device)
         self.forward_tokens += ids.numel()
         self.forward_passes += 1
@@ -63,7 +63,7 @@ class Runner:
             input_ids=ids,
             attention_mask=mask,
             position_ids=at,
-            past_key_values=step,
+            past_key_values=step.cache(),
             use_cache=True,
             logits_to_keep=keep,
         ).logits

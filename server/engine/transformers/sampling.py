@@ -17,7 +17,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from strop.server.engine.transformers.types import TokenRequest, TopToken
+from strop.server.engine.chat.types import TokenRequest, TopToken
 
 WIDTHS = (256, 4096)  # how many candidates top-k and top-p look at before they sort the whole vocabulary
 

@@ -15,7 +15,7 @@ from strop.server.engine.transformers.batcher import Batcher
 from strop.server.engine.transformers.cache import Sheet
 from strop.server.engine.transformers.job import Task
 from strop.server.engine.transformers.sampling import row_stats
-from strop.server.engine.transformers.types import LabelScores, RequestFailed, SequenceScore
+from strop.server.engine.chat.types import LabelScores, RequestFailed, SequenceScore
 
 Ids = Sequence[int]
 

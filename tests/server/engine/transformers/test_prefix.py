@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from strop.server.engine.transformers.cache import Geometry, Sheet, Slots  # noqa: E402
+from strop.server.engine.transformers.load import Loaded  # noqa: E402
 from strop.server.engine.transformers.prefix import PrefixStore  # noqa: E402
+from strop.server.engine.transformers.runner import Runner  # noqa: E402
 
 GEOMETRY = Geometry(2, 3, 4, torch.float32, torch.device("cpu"))
 SEQUENCES = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=50), min_size=1, max_size=8)
@@ -102,3 +105,23 @@ def test_one_long_row_does_not_cost_what_many_would() -> None:
         slots.leave(0)
     slots.reserve(1, 400)
     assert slots.kv.shape[2] * slots.kv.shape[4] == 512
+
+
+@torch.inference_mode()
+def test_memory_is_free_without_waiting_for_the_garbage_collector(loaded: Loaded) -> None:
+    runner = Runner(loaded.model)
+    gc.collect()
+    gc.disable()
+    try:
+        slots, prompt = Slots(runner.geometry, 4, 4096), Sheet(runner.geometry, 3)
+        runner.prefill(prompt, (1, 2, 3))
+        slots.join(prompt)
+        runner.decode(slots, [4])
+        runner.branch(prompt, [[5], [6]])
+        slots.leave(0)
+        del prompt
+        alive = gc.get_objects()
+        assert not [o for o in alive if type(o) is torch.Tensor and o.dim() == 6 and o.numel()]
+        assert not [o for o in alive if type(o).__name__ in ("_Layer", "DecodeStep", "PrefillStep", "BranchStep")]
+    finally:
+        gc.enable()

@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch", reason="the embedded engine needs torch")
 
 from strop.server.engine.transformers.load import Loaded, default_gguf, load  # noqa: E402
 from strop.server.engine.transformers.loop import Engine  # noqa: E402
-from strop.server.engine.transformers.template import ChatTemplate  # noqa: E402
-from strop.server.engine.transformers.types import Grammar, TokenRequest  # noqa: E402
+from strop.server.engine.chat.template import ChatTemplate  # noqa: E402
+from strop.server.engine.chat.types import Grammar, TokenRequest  # noqa: E402
 
 pytestmark = [
     pytest.mark.model,
