@@ -158,8 +158,10 @@ class Listener:
             if usage.completion:
                 series.phases.labels(row.strategy, self._phases(phase)).inc(usage.completion)
         served = {answer.span for answer in outcome.answers}
+        found = {(scorer, span in served) for scorer, span, _ in self._scores}
+        cells = {(scorer, won): series.scores.labels(row.strategy, scorer, str(won).lower()) for scorer, won in found}
         for scorer, span, value in self._scores:
-            series.scores.labels(row.strategy, scorer, str(span in served).lower()).observe(value, exemplar(self._id))
+            cells[scorer, span in served].observe(value, exemplar(self._id))
 
 
 def _judges(op: Op) -> bool:

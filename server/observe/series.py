@@ -63,7 +63,10 @@ class Series:
             "degraded_answers_total", "Answers served although the strategy did not finish.", "strategy", "how"
         )
         self.scores = self._histogram(
-            "candidate_score", "Scores of candidate answers, by scorers whose scores are not negative.", ("strategy", "scorer", "selected"), SCORE
+            "candidate_score",
+            "Scores of candidate answers, by scorers whose scores are not negative.",
+            ("strategy", "scorer", "selected"),
+            SCORE,
         )
 
     def _spending(self) -> None:
