@@ -22,13 +22,16 @@ MAX_CHARS = 300
 """Longer answers are compared as text only."""
 
 SECONDS = 2.0
-"""Processor time for one comparison; the wall clock allows three times as much, so a busy machine changes no answer."""
+"""Processor time for one comparison."""
 
-PATIENCE = 5
+SLACK = 10
+"""The wall clock allows so many times as much, so that a busy machine changes no answer."""
+
+PATIENCE = 3
 """One call of `group` may use so many times `seconds` of processor time; then it compares exactly only."""
 
 _WORDS = re.compile(r"[^\W\d_]{3,}")
-_COMMAND = re.compile(r"\\[a-zA-Z]+|(?:sin|cos|tan|log|exp|sqrt|max|min|gcd|lcm|mod)\b")
+_COMMAND = re.compile(r"\\(?:begin|end)\{[a-z]*\}|\\[a-zA-Z]+|(?:sin|cos|tan|log|exp|sqrt|max|min|gcd|lcm|mod)\b")
 _FUNCTION = re.compile(r"(?<![\\a-zA-Z])(sin|cos|tan|log|ln|exp|pi|infty)(?![a-zA-Z])")
 _ROOT = re.compile(r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)")
 _SIGNS = str.maketrans({"×": r"\times ", "·": r"\cdot ", "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "≤": r"\le ",
@@ -169,7 +172,7 @@ class _Session:
             self._pool = mine
         if self._worker is None:
             self._worker = await self._pool.take(self.seconds)
-        says, _, took = (await self._worker.exchange(json.dumps(texts), 3 * self.seconds)).partition(" ")
+        says, _, took = (await self._worker.exchange(json.dumps(texts), SLACK * self.seconds)).partition(" ")
         self.spent += float(took or self.seconds)
         if not says:
             self._worker = None

@@ -24,7 +24,7 @@ _SAME_UNIT = {
     "pound": "£", "yen": "¥",
 }  # fmt: skip
 _LATEX = [
-    (re.compile(r"\\[dtc]frac\b|\\frac\b"), r"\\frac "),
+    (re.compile(r"\\[dtc]?frac(?![a-zA-Z])\s*"), r"\\frac "),
     (re.compile(r"\\(?:left|right|displaystyle|,|;|!|:|quad|qquad)(?![a-zA-Z])"), ""),
     (re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox|textit)\s*\{([^{}]*)\}"), r" \1 "),
     (re.compile(r"\{,\}"), ","),
