@@ -24,12 +24,12 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
+from strop.server.engine.chat.template import ChatTemplate
+from strop.server.engine.chat.types import TokenRequest
 from strop.server.engine.transformers.attention import install
 from strop.server.engine.transformers.batcher import Limits
 from strop.server.engine.transformers.load import Loaded, load
 from strop.server.engine.transformers.loop import Engine
-from strop.server.engine.transformers.template import ChatTemplate
-from strop.server.engine.transformers.types import TokenRequest
 
 QUESTION = (
     "A bakery sells rolls for 40 cents, loaves for 3 euros and cakes for 12 euros. On Monday it sold 120 rolls, "

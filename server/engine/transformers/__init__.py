@@ -2,5 +2,5 @@
 
 A request's life: `loop.Engine.submit` -> `batcher.Batcher` (prefill, fork, decode, leave) -> `runner.Runner` (one
 forward pass over the KV slots of `cache`) -> `sampling` -> `draft.DraftState` (text, stops, limits) -> `handle.Handle`.
-It speaks token ids; `template` turns chats into ids and text back into tool calls.
+It speaks token ids; `strop.server.engine.chat` turns chats into ids and text back into tool calls.
 """

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from strop.server.engine.chat.types import RequestFailed
 from strop.server.engine.transformers.cache import Sheet, Slots
 from strop.server.engine.transformers.draft import DraftState
 from strop.server.engine.transformers.job import Chore, Job
 from strop.server.engine.transformers.prefix import PrefixStore
 from strop.server.engine.transformers.runner import Runner
 from strop.server.engine.transformers.sampling import sample
-from strop.server.engine.chat.types import RequestFailed
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from strop.server.engine.chat.detokenize import Detokenizer, StopWatch
+from strop.server.engine.chat.spelling import Spelling
+from strop.server.engine.chat.types import Finish, TokenEvent, TokenRequest, TokenResult
 from strop.server.engine.transformers.grammar import Matcher
 from strop.server.engine.transformers.sampling import RowSampling, Sampled
-from strop.server.engine.chat.types import Finish, StopReason, TokenEvent, TokenRequest, TokenResult
 
 
 class DraftState:
@@ -28,16 +28,10 @@ class DraftState:
         self._request, self._limit = request, limit
         self._eos_ids = frozenset() if request.ignore_eos else frozenset(eos_ids)
         self._stop_ids = frozenset(request.stop_token_ids)
-        self._detokenizer = Detokenizer(tokenizer, request.prompt_ids)
-        self._watch = StopWatch(request.stop)
+        self._spelling = Spelling(tokenizer, request.prompt_ids, request.stop, request.min_tokens)
         self._tokens: list[Sampled] = []
-        self._pieces: list[str] = []
-        self._text = ""
-        self._spelled = 0  # the latest token that has a text of its own
         self._sent = 0
         self.told = False  # whether the event with `finish` was taken
-        self.finish: Finish | None = None
-        self.stop_reason: StopReason = None
 
     @property
     def ids(self) -> list[int]:
@@ -56,12 +50,10 @@ class DraftState:
         """Take the next token; sets `finish` when it is the last."""
         self._tokens.append(token)
         self.sampling.remember(token.id)
-        ends = token.id in self._eos_ids or token.id in self._stop_ids
-        if ends:
-            self._pieces.append("")
-            self.end("stop", token.id if token.id in self._stop_ids else None)
+        if token.id in self._eos_ids or token.id in self._stop_ids:
+            self._spelling.push_last(token.id if token.id in self._stop_ids else None)
             return
-        self._spell(token.id)
+        self._spelling.push(token.id)
         if self.finish is None and self.matcher is not None:
             self.matcher.accept(token.id)
             if self.matcher.finished:
@@ -69,71 +61,36 @@ class DraftState:
         if self.finish is None and len(self._tokens) >= self._limit:
             self.end("length")
 
-    def _spell(self, token: int) -> None:
-        piece = self._detokenizer.push(token)
-        self._pieces.append(piece)
-        self._spelled = len(self._pieces) - 1
-        self._text += piece
-        self._stop_string(len(piece))
+    @property
+    def finish(self) -> Finish | None:
+        """How it ended; None while it runs."""
+        return self._spelling.finish
 
-    def _stop_string(self, grown_by: int) -> None:
-        if len(self._tokens) < self._request.min_tokens:
-            return
-        found = self._watch.find(self._text, grown_by)
-        if found is not None:
-            self._trim(found.at)
-            self.finish, self.stop_reason = "stop", found.string
-
-    def end(self, finish: Finish, reason: StopReason = None) -> None:
+    def end(self, finish: Finish) -> None:
         """Close the draft; what was held back becomes final. Harmless when it is closed already."""
-        if self.finish is not None:
-            return
-        self.finish, self.stop_reason = finish, reason
-        rest = self._detokenizer.flush()
-        if rest:
-            self._pieces[self._spelled] += rest
-            self._text += rest
-            self._stop_string(len(rest))
-
-    def _trim(self, end: int) -> None:
-        """Cut the text, and the pieces with it, at character `end`."""
-        start = len(self._text)
-        self._text = self._text[:end]
-        for i in range(len(self._pieces) - 1, -1, -1):
-            start -= len(self._pieces[i])
-            if start + len(self._pieces[i]) <= end:
-                break
-            self._pieces[i] = self._pieces[i][: max(0, end - start)]
-
-    def _cleared(self) -> int:
-        """How many tokens have a text that nothing can change any more."""
-        if self.finish is not None:
-            return len(self._tokens)
-        count, held = len(self._tokens), self._watch.pending(self._text)
-        while held > 0 and count > 0:
-            count -= 1
-            held -= len(self._pieces[count])
-        return max(self._sent, min(count, len(self._tokens) - self._detokenizer.waiting))
+        self._spelling.end(finish)
 
     def event(self) -> TokenEvent | None:
         """What is new and final since the last call; None if nothing is."""
-        start, end = self._sent, self._cleared()
+        start, end = self._sent, max(self._sent, self._spelling.cleared())
         if start == end and self.finish is None:
             return None
         self._sent, self.told = end, self.finish is not None
-        return TokenEvent(self.index, **self._columns(start, end), finish=self.finish, stop_reason=self.stop_reason)
+        return TokenEvent(
+            self.index, **self._columns(start, end), finish=self.finish, stop_reason=self._spelling.stop_reason
+        )
 
     def result(self) -> TokenResult:
         """All tokens so far."""
         columns = self._columns(0, len(self._tokens))
-        return TokenResult(self.index, **columns, finish=self.finish, stop_reason=self.stop_reason)
+        return TokenResult(self.index, **columns, finish=self.finish, stop_reason=self._spelling.stop_reason)
 
     def _columns(self, start: int, end: int) -> dict[str, Any]:
         tokens = self._tokens[start:end]
         asked = self._request.top_logprobs > 0
         return {
             "ids": tuple(token.id for token in tokens),
-            "pieces": tuple(self._pieces[start:end]),
+            "pieces": tuple(self._spelling.pieces[start:end]),
             "logprobs": tuple(token.logprob for token in tokens),
             "entropies": tuple(token.entropy for token in tokens),
             "certainties": tuple(token.certainty for token in tokens),

@@ -13,11 +13,12 @@ import anyio.to_thread
 
 from strop.server.engine.base import Counters, Health, ModelInfo
 from strop.server.engine.chat import types as core
+from strop.server.engine.chat.speaker import Defaults
+from strop.server.engine.chat.translate import Translator
 from strop.server.engine.transformers.batcher import Limits
 from strop.server.engine.transformers.handle import Handle
 from strop.server.engine.transformers.load import load
 from strop.server.engine.transformers.loop import Engine
-from strop.server.engine.chat.translate import Translator
 from strop.strategies.kit.capabilities import Capabilities, Capability
 from strop.strategies.kit.errors import BadRequest, EngineError, EngineUnavailable, MissingCapability
 from strop.strategies.kit.ops import Generate, Generated, Logprobs, Op, Result, Weighed
@@ -75,7 +76,8 @@ class TransformersEngine:
         if self._max_model_len is not None:
             loaded = replace(loaded, context_length=min(loaded.context_length, self._max_model_len))
         async with Engine(loaded, self._limits) as engine:
-            self._translator = Translator(loaded, engine.context_length)
+            usual = Defaults.of(getattr(loaded.model, "generation_config", None))
+            self._translator = Translator(loaded, engine.context_length, usual)
             self._model = ModelInfo(loaded.name, engine.context_length, int(time()), "strop")
             self._engine = engine
             yield

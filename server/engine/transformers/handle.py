@@ -8,8 +8,8 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from strop.server.engine.transformers.job import Job, Task
 from strop.server.engine.chat.types import TokenEvent, TokenRequest, TokenResult, Usage
+from strop.server.engine.transformers.job import Job, Task
 
 
 class Waker:

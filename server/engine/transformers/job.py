@@ -10,8 +10,6 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from strop.server.engine.transformers.draft import DraftState
-from strop.server.engine.transformers.sampling import Sampled
 from strop.server.engine.chat.types import (
     EngineError,
     Finish,
@@ -21,6 +19,8 @@ from strop.server.engine.chat.types import (
     TokenResult,
     Usage,
 )
+from strop.server.engine.transformers.draft import DraftState
+from strop.server.engine.transformers.sampling import Sampled
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

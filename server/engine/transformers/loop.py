@@ -14,15 +14,6 @@ from typing import Any, Self
 
 import anyio.to_thread
 
-from strop.server.engine.transformers import scoring
-from strop.server.engine.transformers.batcher import Batcher, Limits
-from strop.server.engine.transformers.draft import DraftState
-from strop.server.engine.transformers.grammar import Grammars
-from strop.server.engine.transformers.handle import Handle, finished
-from strop.server.engine.transformers.job import Chore, Job, Task
-from strop.server.engine.transformers.load import Loaded
-from strop.server.engine.transformers.runner import Runner
-from strop.server.engine.transformers.sampling import RowSampling
 from strop.server.engine.chat.types import (
     EngineDead,
     LabelScores,
@@ -32,6 +23,15 @@ from strop.server.engine.chat.types import (
     TokenResult,
     Usage,
 )
+from strop.server.engine.transformers import scoring
+from strop.server.engine.transformers.batcher import Batcher, Limits
+from strop.server.engine.transformers.draft import DraftState
+from strop.server.engine.transformers.grammar import Grammars
+from strop.server.engine.transformers.handle import Handle, finished
+from strop.server.engine.transformers.job import Chore, Job, Task
+from strop.server.engine.transformers.load import Loaded
+from strop.server.engine.transformers.runner import Runner
+from strop.server.engine.transformers.sampling import RowSampling
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from collections.abc import Generator, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from strop.server.engine.chat.types import LabelScores, RequestFailed, SequenceScore
 from strop.server.engine.transformers.batcher import Batcher
 from strop.server.engine.transformers.cache import Sheet
 from strop.server.engine.transformers.job import Task
 from strop.server.engine.transformers.sampling import row_stats
-from strop.server.engine.chat.types import LabelScores, RequestFailed, SequenceScore
 
 Ids = Sequence[int]
 

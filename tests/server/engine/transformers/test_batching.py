@@ -10,10 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the embedded engine needs torch")
 
+from strop.server.engine.chat.types import Grammar, TokenRequest, TokenResult  # noqa: E402
 from strop.server.engine.transformers.batcher import Limits  # noqa: E402
 from strop.server.engine.transformers.load import Loaded  # noqa: E402
 from strop.server.engine.transformers.loop import Engine, Generation  # noqa: E402
-from strop.server.engine.chat.types import Grammar, TokenRequest, TokenResult  # noqa: E402
 from tests.server.engine.transformers.tiny import until  # noqa: E402
 
 LENGTHS = (1, 3, 17, 40, 70, 100)

@@ -11,10 +11,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the embedded engine needs torch")
 
+from strop.server.engine.chat.types import EngineDead, Grammar, RequestFailed, TokenRequest  # noqa: E402
 from strop.server.engine.transformers.batcher import Limits  # noqa: E402
 from strop.server.engine.transformers.load import Loaded, describe  # noqa: E402
 from strop.server.engine.transformers.loop import Engine  # noqa: E402
-from strop.server.engine.chat.types import EngineDead, Grammar, RequestFailed, TokenRequest  # noqa: E402
 from tests.server.engine.transformers.tiny import make_tokenizer, until  # noqa: E402
 
 POISON = 7

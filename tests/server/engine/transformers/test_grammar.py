@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("torch", reason="the embedded engine needs torch")
 pytest.importorskip("llguidance", reason="constrained decoding needs llguidance")
 
-from strop.server.engine.transformers.loop import Engine
 from strop.server.engine.chat.types import Grammar, TokenRequest
+from strop.server.engine.transformers.loop import Engine
 
 PERSON = {
     "type": "object",

@@ -9,8 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the embedded engine needs torch")
 
-from strop.server.engine.transformers.sampling import RowSampling, process, row_stats, sample  # noqa: E402
 from strop.server.engine.chat.types import TokenRequest  # noqa: E402
+from strop.server.engine.transformers.sampling import RowSampling, process, row_stats, sample  # noqa: E402
 
 PROMPT = (3, 5)
 

@@ -9,8 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the embedded engine needs torch")
 
-from strop.server.engine.transformers.loop import Engine  # noqa: E402
 from strop.server.engine.chat.types import TokenRequest  # noqa: E402
+from strop.server.engine.transformers.loop import Engine  # noqa: E402
 
 PROMPT = tuple(range(10, 60))
 CONTINUATIONS = [(5,), (), tuple(range(100, 180)), (7, 8, 9), (7, 8), (5, 6, 7, 8), tuple(range(40))]

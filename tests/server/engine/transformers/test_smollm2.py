@@ -12,10 +12,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the embedded engine needs torch")
 
-from strop.server.engine.transformers.load import Loaded, default_gguf, load  # noqa: E402
-from strop.server.engine.transformers.loop import Engine  # noqa: E402
 from strop.server.engine.chat.template import ChatTemplate  # noqa: E402
 from strop.server.engine.chat.types import Grammar, TokenRequest  # noqa: E402
+from strop.server.engine.transformers.load import Loaded, default_gguf, load  # noqa: E402
+from strop.server.engine.transformers.loop import Engine  # noqa: E402
 
 pytestmark = [
     pytest.mark.model,

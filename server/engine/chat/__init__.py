@@ -1,0 +1,5 @@
+"""What engines that speak token ids share: chats to ids, ids to text, text to tool calls, and the words for requests.
+
+`template` renders messages, `translate` stands between strop's ops and `types.TokenRequest`, `spelling` turns tokens
+into text with stop strings, `toolcalls` finds calls in a text and forces them by a grammar.
+"""
