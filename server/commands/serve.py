@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 DRAIN_MARGIN = 5
 """Seconds that a drain may take beyond the longest request."""
+
+VERBOSE = ("debug", "trace")
+"""Log levels at which requests are logged and tracebacks are whole."""
 
 
 @settings_flags
@@ -72,8 +76,8 @@ def _uvicorn(settings: Settings, app: Any) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         log_level=level,
-        log_config=_to_stderr(),
-        access_log=level in ("debug", "trace"),
+        log_config=_log_config(level),
+        access_log=level in VERBOSE,
         ssl_keyfile=settings.ssl_keyfile,
         ssl_certfile=settings.ssl_certfile,
         timeout_graceful_shutdown=int(settings.limits.seconds) + DRAIN_MARGIN,
@@ -81,10 +85,30 @@ def _uvicorn(settings: Settings, app: Any) -> uvicorn.Config:
     )
 
 
-def _to_stderr() -> dict[str, Any]:
+EXPECTED = ("OSError: ", "ValueError: ", "ImportError: ", "ModuleNotFoundError: ", "strop.")
+"""How the last line of a traceback begins whose message says all that a user needs."""
+
+
+class ShortStartup(logging.Filter):
+    """Tells in one line why the server cannot start, where uvicorn would print a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Shorten; nothing is left out."""
+        text = record.getMessage()
+        last = text.rstrip().rpartition("\n")[2]
+        if text.startswith("Traceback ") and last.startswith(EXPECTED):
+            record.msg, record.args = f"cannot start: {last.partition(': ')[2]}", ()
+        return True
+
+
+def _log_config(level: str) -> dict[str, Any]:
+    """uvicorn's own, but all of it on stderr."""
     log_config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
     for handler in log_config["handlers"].values():
         handler["stream"] = "ext://sys.stderr"
+    if level not in VERBOSE:
+        log_config["filters"] = {"short": {"()": ShortStartup}}
+        log_config["handlers"]["default"]["filters"] = ["short"]
     log_config["loggers"]["strop"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     return log_config
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -22,7 +21,7 @@ class Appender:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o600)
         try:
             _lock(self._file, path)
             self._size = _mend(self._file, path)
@@ -54,6 +53,11 @@ class Appender:
 
 
 def _lock(file: int, path: Path) -> None:
+    """Refuse to share the file with another process; where the system has no such locks (Windows), trust the user."""
+    try:
+        import fcntl
+    except ImportError:
+        return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as taken:
@@ -69,7 +73,8 @@ def _mend(file: int, path: Path) -> int:
         if whole is not None or end == 0:
             break
         start = max(0, end - CHUNK)
-        tail = os.pread(file, end - start, start) + tail
+        os.lseek(file, start, os.SEEK_SET)
+        tail = os.read(file, end - start) + tail
         end = start
     torn = tail[(whole or 0) - end :]
     if torn and any(not OURS.startswith(line[: len(OURS)]) for line in torn.splitlines()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 import signal
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from strop.server.commands.serve import ShortStartup
 from strop.strategies.kit.trace import read
 
 
@@ -107,8 +109,22 @@ def test_a_taken_port_is_a_failure_with_code_1(started: Any) -> None:
 
 def test_a_log_that_cannot_be_written_stops_the_server(started: Any, tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("mine")
-    with pytest.raises(AssertionError, match="is not a trace log"):
+    with pytest.raises(AssertionError, match=r"code 1:[^$]*cannot start: .*notes\.md is not a trace log") as failed:
         started("--trace-log", str(tmp_path / "notes.md"))
+    assert "Traceback" not in str(failed.value)
+
+
+def test_only_failures_that_explain_themselves_lose_their_traceback() -> None:
+    def told(text: str) -> str:
+        record = logging.makeLogRecord({"msg": text})
+        assert ShortStartup().filter(record)
+        return record.getMessage()
+
+    trace = "Traceback (most recent call last):\n  File x, line 1\n"
+    assert told(trace + "OSError: no such model: 100%s\n") == "cannot start: no such model: 100%s"
+    assert told(trace + "strop.strategies.kit.errors.EngineUnavailable: all down") == "cannot start: all down"
+    assert told(trace + "KeyError: 'x'") == trace + "KeyError: 'x'"
+    assert told("OSError: mentioned") == "OSError: mentioned"
 
 
 def test_a_logged_request_replays_and_a_changed_one_names_the_field(started: Any, strop: Any, tmp_path: Path) -> None:
