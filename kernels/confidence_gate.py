@@ -1,14 +1,18 @@
-"""DeepConf's sliding-group confidence for a ragged batch, on the device (arXiv 2508.15260): stop a trace that has lost its confidence.
+"""DeepConf's sliding-group confidence for a ragged batch, on the device (arXiv 2508.15260): stop a trace that has
+lost its confidence.
 
 Legend: B rows of the step, M slots (one per running trace), W ring capacity.
-For a row in slot m with confidence C (`row_stats(..., topk=20).confidence`, at T = 1, higher = more peaked), after appending C:
+For a row in slot m with confidence C (`row_stats(..., topk=20).confidence`, at T = 1, higher = more peaked), after
+appending C:
     group  = mean of the last `window` confidences of the slot     (of all of them while there are fewer)
     stop   = the window is full and group < threshold
     lowest = min of `group` over the steps with a full window: the trace's "lowest group" score (+inf before the first)
-A row with slot -1, inactive, or with confidence NaN neither stops nor touches its slot; its group is NaN. A threshold of -inf never stops
+A row with slot -1, inactive, or with confidence NaN neither stops nor touches its slot; its group is NaN. A threshold
+of -inf never stops
 (warm-up traces). Two rows of one step must not share a slot.
 
-The mean is summed anew from the ring at every step, so it does not drift; fp32. Bytes moved: 4 W per row (2 MB at 256 rows, W = 2048: 0.5 us).
+The mean is summed anew from the ring at every step, so it does not drift; fp32. Bytes moved: 4 W per row (2 MB at 256
+rows, W = 2048: 0.5 us).
 One launch, no host synchronisation, fixed shapes: safe in a CUDA graph.
 """
 
@@ -89,7 +93,7 @@ def confidence_gate(
         )
     slots = slots.to(torch.int32) if active is None else torch.where(active, slots, -1).to(torch.int32)
     if not use_triton("confidence_gate", confidence):
-        return reference(confidence, slots, gate)
+        return confidence_gate_reference(confidence, slots, gate)
     from strop.kernels import triton_gates
 
     out = Confidences(torch.empty_like(slots, dtype=torch.bool), torch.empty_like(confidence, dtype=torch.float32))
@@ -97,7 +101,7 @@ def confidence_gate(
     return out
 
 
-def reference(confidence: Tensor, slots: Tensor, gate: ConfidenceGate) -> Confidences:
+def confidence_gate_reference(confidence: Tensor, slots: Tensor, gate: ConfidenceGate) -> Confidences:
     """`confidence_gate` in plain torch; fixed shapes, no synchronisation. `slots` already has -1 for inactive rows."""
     c_B, (n_slots, ring) = confidence.float(), gate.ring.shape
     use_B = (slots >= 0) & ~c_B.isnan()

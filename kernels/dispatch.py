@@ -4,7 +4,7 @@
   auto (default)  Triton for CUDA tensors on compute capability 8.0 or newer if the op passed its self-check, else torch
   triton          Triton or an error: never a silent fallback
   torch           the torch reference everywhere
-  interpret       Triton's interpreter on CPU tensors: slow, for tests; needs TRITON_INTERPRET=1 before triton is imported
+  interpret       Triton's interpreter on CPU tensors: for tests; needs TRITON_INTERPRET=1 before triton is imported
 """
 
 from __future__ import annotations
@@ -51,13 +51,14 @@ def use_triton(op: str, tensor: torch.Tensor) -> bool:
     if chosen == "interpret":
         return _interpretable(tensor)
     if chosen == "auto":
-        return _supported(tensor) and _healthy(op, tensor.device)
-    if not _supported(tensor):
+        return supported(tensor) and _healthy(op, tensor.device)
+    if not supported(tensor):
         raise RuntimeError(f"STROP_KERNELS=triton: {op} got a tensor on {tensor.device}, or triton is not installed")
     return True
 
 
-def _supported(tensor: torch.Tensor) -> bool:
+def supported(tensor: torch.Tensor) -> bool:
+    """Whether the tensor's device can run the compiled kernels."""
     if not (tensor.is_cuda and has_triton()):
         return False
     return torch.cuda.get_device_capability(tensor.device) >= OLDEST_CAPABILITY

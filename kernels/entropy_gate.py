@@ -5,19 +5,21 @@ For a row in slot m with the N most recent entropies w of that slot, *before* th
     threshold = max(mean(w) + k * max(std(w), min_std), min_threshold)      std with N - 1 (0 for N = 1)
               = warmup_threshold                                            until N entropies have been seen
     flagged   = H > threshold, strictly, and fewer than max_activations flags so far in this slot
-The current entropy is appended either way, also when flagged. A row with slot -1, inactive, or with entropy NaN is not flagged, and its slot
-is not touched. At most `capacity` rows are flagged in one step, in row order; flags beyond it are let go, counted in `dropped`, and do not
+The current entropy is appended either way, also when flagged. A row with slot -1, inactive, or with entropy NaN is
+not flagged, and its slot
+is not touched. At most `capacity` rows are flagged in one step, in row order; flags beyond it are let go, counted in
+`dropped`, and do not
 use up an activation. Two rows of one step must not share a slot.
 
 Entropies are in nats at the sampling temperature. fp32 throughout; the spread is summed around the mean.
-Bytes moved: 4 R + 40 per row (30 kB at 256 rows): launch latency only. One launch, no host synchronisation, fixed shapes: safe in a CUDA graph.
+Bytes moved: 4 R + 40 per row (30 kB at 256 rows): launch latency only. One launch, no host synchronisation, fixed
+shapes: safe in a CUDA graph.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,7 +61,8 @@ class EntropyGate:
         )
 
     def open(self, slot: int, knobs: EntropyKnobs) -> None:
-        """Give a slot to a new request: forgets the previous one. Asynchronous, ordered with the kernels of the current stream.
+        """Give a slot to a new request: forgets the previous one. Asynchronous, ordered with the kernels of the
+        current stream.
 
         Raises:
             ValueError: the window does not fit the ring.
@@ -72,8 +75,10 @@ class EntropyGate:
         self.fired[slot] = 0
 
 
-class Flagged(NamedTuple):
-    """Rows to correct: rows [C] int32 ascending, -1 beyond the first `count`; count and dropped [1] int32; threshold [B] fp32 (NaN: untouched row)."""
+@dataclass(frozen=True)
+class Flagged:
+    """Rows to correct: rows [C] int32 ascending, -1 beyond the first `count`; count and dropped [1] int32; threshold
+    [B] fp32 (NaN: untouched row)."""
 
     rows: Tensor
     count: Tensor
@@ -119,14 +124,14 @@ def entropy_gate(
     slots = slots.to(torch.int32) if active is None else torch.where(active, slots, -1).to(torch.int32)
     out = out or Flagged.allocate(entropy.shape[0], capacity, entropy.device)
     if not use_triton("entropy_gate", entropy):
-        return reference(entropy, slots, gate, out)
+        return entropy_gate_reference(entropy, slots, gate, out)
     from strop.kernels import triton_gates
 
     triton_gates.launch_entropy(entropy.float().contiguous(), slots.contiguous(), gate, out)
     return out
 
 
-def reference(entropy: Tensor, slots: Tensor, gate: EntropyGate, out: Flagged) -> Flagged:
+def entropy_gate_reference(entropy: Tensor, slots: Tensor, gate: EntropyGate, out: Flagged) -> Flagged:
     """`entropy_gate` in plain torch; fixed shapes, no synchronisation. `slots` already has -1 for inactive rows."""
     h_B, capacity = entropy.float(), out.rows.shape[0]
     use_B = (slots >= 0) & ~h_B.isnan()

@@ -1,6 +1,7 @@
 """The language-model head as the kernels see it: logits = softcap(scale * hidden @ weight^T).
 
-Legend: T tokens, V vocabulary, d hidden size. Gemma-2: softcap 30. Granite: scale 1 / logits_scaling. Cohere: scale logit_scale.
+Legend: T tokens, V vocabulary, d hidden size. Gemma-2: softcap 30. Granite: scale 1 / logits_scaling. Cohere: scale
+logit_scale.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Head:
         return linear_TV if self.softcap is None else linear_TV.div_(self.softcap).tanh_().mul_(self.softcap)
 
     def pull_back(self, gradient_TV: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """[T, d] fp32: scale * gradient @ weight, the gradient of `linear`'s input; operands in `dtype` (default fp32)."""
+        """[T, d] fp32: scale * gradient @ weight, the gradient of `linear`'s input; operands in `dtype` (default
+        fp32)."""
         return pulled(gradient_TV, self.weight, dtype or torch.float32).mul_(self.scale)
 
 

@@ -1,19 +1,24 @@
 """Statistics of next-token logits in one pass over memory.
 
-Legend: B rows, V vocabulary, K top-k. Natural logarithms; everything is in nats. The temperature is T_b of the row, 1 where it is
-not given or not positive (greedy); p = softmax(x / T). A logit at or below -1e30 (-inf included) is masked: outside the support.
+Legend: B rows, V vocabulary, K top-k. Natural logarithms; everything is in nats. The temperature is T_b of the row, 1
+where it is
+not given or not positive (greedy); p = softmax(x / T). A logit at or below -1e30 (-inf included) is masked: outside
+the support.
 
     log_z        = log sum_v exp((x_v - max x) / T)          logsumexp = max x / T + log_z
     logprob      = (x_y - max x) / T - log_z                 rank      = 1 + #{v: x_v > x_y}   (ties do not raise it)
     entropy      = -sum_v p_v log p_v                        max_prob  = exp(-log_z)
     mean_logprob = mean of log p_v over the support (the state of self-certainty: <= -log support, lower = more certain)
-    confidence   = -mean of the K largest log p_v at T = 1   (DeepConf: higher = more peaked; NaN with fewer than K in the support)
+    confidence   = -mean of the K largest log p_v at T = 1   (DeepConf: higher = more peaked; NaN with fewer than K in
+    the support)
     raw_log_z    = log_z at T = 1
 
-A row without support has logsumexp -inf, support 0, valid False and NaN elsewhere. A target outside [0, V) has logprob NaN and rank
+A row without support has logsumexp -inf, support 0, valid False and NaN elsewhere. A target outside [0, V) has
+logprob NaN and rank
 0. Top-k ids are exact, ties to the smaller id. Logits of NaN or +inf are the caller's error and give NaN.
 
-Numerics: logits of any float type, fp32 accumulators, distances taken from the row maximum (a shift of 1e4 costs 1e-6, not 1e-3).
+Numerics: logits of any float type, fp32 accumulators, distances taken from the row maximum (a shift of 1e4 costs
+1e-6, not 1e-3).
 Bytes moved: B * V * itemsize (+ 1/16 of it in fp32 when K > 0), read once.
 """
 
@@ -81,7 +86,8 @@ class Workspace:
 
     @staticmethod
     def allocate(rows: int, vocab: int, topk: int, device: torch.device | str, splits: int | None = None) -> Workspace:
-        """Uninitialised tensors for logits [rows, vocab]; `splits` programs share a row (chosen from the shape if not given)."""
+        """Uninitialised tensors for logits [rows, vocab]; `splits` programs share a row (chosen from the shape if not
+        given)."""
         blocks = math.ceil(vocab / 4096)
         chosen = min(math.ceil(PROGRAMS / max(rows, 1)), MAX_SPLITS, blocks) if splits is None else splits
 
@@ -99,7 +105,7 @@ class Workspace:
 
     def result(self) -> RowStats:
         """The workspace's outputs under their names; no copy."""
-        return RowStats(*self.floats.unbind(0), *self.ints.unbind(0), self.topk_ids, self.topk_logprobs)
+        return RowStats(*[*self.floats.unbind(0), *self.ints.unbind(0), self.topk_ids, self.topk_logprobs])
 
 
 def row_stats(
@@ -114,7 +120,8 @@ def row_stats(
     """Statistics of every row of `logits`; see the module for formulas. No host synchronisation.
 
     Args:
-        logits: [B, V] fp32, bf16 or fp16; the last dimension contiguous, any row stride. Use fp32: bf16 rounding moves log-probabilities
+        logits: [B, V] fp32, bf16 or fp16; the last dimension contiguous, any row stride. Use fp32: bf16 rounding
+        moves log-probabilities
             by 0.02 nats on average.
         targets: [B] int64 token ids; without it logprob is NaN and rank 0.
         temperature: [B] fp32; <= 0 means greedy and counts as 1, smaller than 1e-6 counts as 1e-6.
@@ -128,7 +135,7 @@ def row_stats(
     targets = _checked(logits, targets, temperature, topk, bias)
     temperature = None if temperature is None else temperature.contiguous()
     if logits.shape[1] > MAX_VOCAB_TRITON or not use_triton("row_stats", logits):
-        return reference(logits, targets, temperature, topk, bias)
+        return row_stats_reference(logits, targets, temperature, topk, bias)
     return triton_row_stats(logits, targets, temperature, topk, bias, workspace)
 
 
@@ -143,20 +150,21 @@ def triton_row_stats(
     """The Triton path of `row_stats`, without dispatch and checks."""
     from strop.kernels import triton_row_stats as kernels
 
-    work = workspace or Workspace.allocate(*logits.shape, topk, logits.device)
+    work = workspace or Workspace.allocate(logits.shape[0], logits.shape[1], topk, logits.device)
     if logits.shape[0]:
         kernels.launch(logits, targets, temperature, topk, bias, work)
     return work.result()
 
 
-def reference(
+def row_stats_reference(
     logits: Tensor,
     targets: Tensor | None = None,
     temperature: Tensor | None = None,
     topk: int = 0,
     bias: Tensor | None = None,
 ) -> RowStats:
-    """`row_stats` in plain torch, fp32, a slice of rows at a time: the CPU path, and what the Triton path is checked against."""
+    """`row_stats` in plain torch, fp32, a slice of rows at a time: the CPU path, and what the Triton path is checked
+    against."""
     rows, vocab = logits.shape
     step = max(SLICE_ELEMENTS // vocab, 1)
     parts = []

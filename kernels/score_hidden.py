@@ -1,19 +1,25 @@
 """Log-probability and entropy of tokens from hidden states, without holding [T, V].
 
 Legend: T tokens, V vocabulary, d hidden size, C rows per chunk (512).
-    logits = softcap(scale * hidden @ weight^T)     then `row_stats` of every row (formulas, temperature and masking there).
+    logits = softcap(scale * hidden @ weight^T)     then `row_stats` of every row (formulas, temperature and masking
+    there).
 
-FLOP 2 T V d; compute-bound from T = 184 on an H200. Bytes: the weight once per chunk + 8 C V of fp32 logits per chunk; workspace 4 C V
-bytes (311 MB at V = 151936), 2 C V more in the backward pass. Logits are fp32 even for bf16 operands: the error of a log-probability
+FLOP 2 T V d; compute-bound from T = 184 on an H200. Bytes: the weight once per chunk + 8 C V of fp32 logits per
+chunk; workspace 4 C V
+bytes (311 MB at V = 151936), 2 C V more in the backward pass. Logits are fp32 even for bf16 operands: the error of a
+log-probability
 is 0.003 nats with bf16 hidden states, and would be 0.02 with bf16 logits.
 
-Differentiable in `hidden` through `logprob` and `entropy` (not through the other fields, never in the weight). The backward pass
+Differentiable in `hidden` through `logprob` and `entropy` (not through the other fields, never in the weight). The
+backward pass
 recomputes the logits of a chunk, so nothing of size V is kept between the passes:
-    dlogits = (g_logprob * (onehot - p) - g_entropy * p * (log p + H)) / T,   dhidden = scale * (dlogits * softcap') @ weight.
+    dlogits = (g_logprob * (onehot - p) - g_entropy * p * (log p + H)) / T,   dhidden = scale * (dlogits * softcap') @
+    weight.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,13 +50,14 @@ def score_hidden(
     """
     if hidden.dim() != 2 or hidden.shape[1] != head.weight.shape[1] or targets.shape != hidden.shape[:1]:
         raise ValueError(
-            f"hidden {tuple(hidden.shape)}, weight {tuple(head.weight.shape)}, targets {tuple(targets.shape)} do not fit"
+            f"hidden {tuple(hidden.shape)}, weight {tuple(head.weight.shape)}, targets {tuple(targets.shape)}"
         )
     if chunk < 1:
         raise ValueError(f"chunk is at least 1, got {chunk}")
     if not (torch.is_grad_enabled() and hidden.requires_grad):
         return _forward(hidden.detach(), head, targets, temperature, topk, chunk)
-    return RowStats(*_Score.apply(hidden, head, targets, temperature, topk, chunk))
+    apply: Callable[..., tuple[Tensor, ...]] = _Score.apply
+    return RowStats(*apply(hidden, head, targets, temperature, topk, chunk))
 
 
 def _forward(
@@ -84,7 +91,7 @@ class _Score(torch.autograd.Function):
         named = dict(zip(RowStats._fields, grads, strict=True))
         zeros = torch.zeros_like(log_z)
         g_logprob, g_entropy = (
-            zeros if named[name] is None else named[name].float().contiguous() for name in ("logprob", "entropy")
+            zeros if grad is None else grad.float().contiguous() for grad in (named["logprob"], named["entropy"])
         )
         out = torch.empty_like(hidden)
         for at in range(0, hidden.shape[0], ctx.chunk):
@@ -109,10 +116,12 @@ def _backward_chunk(
 
 
 def logit_gradient(
-    logits_BV: Tensor, targets_B: Tensor, temperature_B: Tensor | None, peak_B: Tensor, log_z_B: Tensor, entropy_B: Tensor,
+    logits_BV: Tensor, targets_B: Tensor, temperature_B: Tensor | None, peak_B: Tensor, log_z_B: Tensor, entropy_B:
+    Tensor,
     g_logprob_B: Tensor, g_entropy_B: Tensor, dtype: torch.dtype,
 ) -> Tensor:  # fmt: skip
-    """[B, V] gradient of sum(g_logprob * logprob + g_entropy * entropy) in the logits; rows without support get zeros."""
+    """[B, V] gradient of sum(g_logprob * logprob + g_entropy * entropy) in the logits; rows without support get
+    zeros."""
     row = (targets_B, temperature_B, peak_B, log_z_B, entropy_B, g_logprob_B, g_entropy_B)
     if not use_triton("logit_grad", logits_BV):
         return logit_gradient_reference(logits_BV, *row).to(dtype)
@@ -128,7 +137,8 @@ def logit_gradient(
 
 
 def logit_gradient_reference(
-    logits_BV: Tensor, targets_B: Tensor, temperature_B: Tensor | None, peak_B: Tensor, log_z_B: Tensor, entropy_B: Tensor,
+    logits_BV: Tensor, targets_B: Tensor, temperature_B: Tensor | None, peak_B: Tensor, log_z_B: Tensor, entropy_B:
+    Tensor,
     g_logprob_B: Tensor, g_entropy_B: Tensor,
 ) -> Tensor:  # fmt: skip
     """`logit_gradient` in plain torch, fp32."""

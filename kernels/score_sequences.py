@@ -1,15 +1,19 @@
 """Scores of a ragged batch of candidates: per-token statistics, and what each candidate's tokens add up to.
 
-Legend: T tokens of all candidates in a row, N candidates, S values; `offsets` [N + 1] int64, candidate n owns [offsets[n], offsets[n + 1]).
+Legend: T tokens of all candidates in a row, N candidates, S values; `offsets` [N + 1] int64, candidate n owns
+[offsets[n], offsets[n + 1]).
     sum, mean, min, prod = exp(log_prod), log_prod = sum log value, last      over the values that are not NaN
-An empty candidate (no value, or only NaN) has count 0, sum 0 and NaN elsewhere: no score is not a good score, although an empty product
-would be 1. Accumulated in fp64: a product of 200 steps underflows fp32. Deterministic: segments are reduced in order, without atomics.
+An empty candidate (no value, or only NaN) has count 0, sum 0 and NaN elsewhere: no score is not a good score,
+although an empty product
+would be 1. Accumulated in fp64: a product of 200 steps underflows fp32. Deterministic: segments are reduced in order,
+without atomics.
 Bytes moved: 8 S per reduction; at most a few thousand values, so latency only.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -20,8 +24,10 @@ from strop.kernels.row_stats import RowStats
 from strop.kernels.score_hidden import CHUNK, score_hidden
 
 
-class SegmentStats(NamedTuple):
-    """Result of `reduce_segments`: fp32 [N], count int64 [N]. log_prod is -inf for a segment with a zero, NaN with a negative value."""
+@dataclass(frozen=True)
+class SegmentStats:
+    """Result of `reduce_segments`: fp32 [N], count int64 [N]. log_prod is -inf for a segment with a zero, NaN with a
+    negative value."""
 
     count: Tensor
     sum: Tensor

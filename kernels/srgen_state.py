@@ -1,12 +1,14 @@
 """SRGen's running state: what the corrective fit needs of the past, at a cost independent of the length.
 
-Legend: M slots (one per running request; slot -1 is nobody), V vocabulary, K sparse entries per token, L tokens kept sparse, N rows of logits.
+Legend: M slots (one per running request; slot -1 is nobody), V vocabulary, K sparse entries per token, L tokens kept
+sparse, N rows of logits.
 For every position i of a request with next-token distribution p_i = softmax(z_i), at temperature 1:
     ids, probs [M, L, K]   the K most likely tokens and their probabilities
     tail_mass [M, L]       1 - sum of those K
     tail [M, V]            running sum over i of p_i outside those K      (of all of p_i beyond L tokens, or with K = 0)
     labels [M, V]          how often each token followed
-so that sum_i softmax(z_i + u) can be rebuilt for any shared shift u (`srgen_fit`): exactly on the sparse part, with the mean of e^u over the
+so that sum_i softmax(z_i + u) can be rebuilt for any shared shift u (`srgen_fit`): exactly on the sparse part, with
+the mean of e^u over the
 tail on the rest. Numerics: fp32; counts are whole numbers. Bytes moved per step and row: 4 V of logits + 8 V of tail.
 Memory per slot: 8 V + 8 L K + 4 L bytes (1.9 MB at V = 151936, L = 4096, K = 20).
 """
@@ -25,7 +27,8 @@ from strop.kernels.row_stats import RowStats
 
 @dataclass(frozen=True)
 class FitKnobs:
-    """Knobs of one request's fit; the defaults are the paper's script. steps * lr is the strength; temperature is the sampling one."""
+    """Knobs of one request's fit; the defaults are the paper's script. steps * lr is the strength; temperature is the
+    sampling one."""
 
     steps: int = 3
     lr: float = 0.01
@@ -50,7 +53,8 @@ class SlotState:
     def allocate(
         slots: int, vocab: int, device: torch.device | str, *, sparse: int = 20, max_tokens: int = 4096
     ) -> SlotState:
-        """State for `slots` requests at a time. sparse = 0 keeps the mean softmax alone: enough for a fit of one step."""
+        """State for `slots` requests at a time. sparse = 0 keeps the mean softmax alone: enough for a fit of one
+        step."""
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(slots + 1, *shape, dtype=dtype, device=device)
@@ -81,7 +85,8 @@ class SlotState:
 
 
 class Plan(NamedTuple):
-    """Where each row of logits goes: slot [N] int64 (the scratch row for a skipped one) and position [N] int64 within the slot's tokens."""
+    """Where each row of logits goes: slot [N] int64 (the scratch row for a skipped one) and position [N] int64 within
+    the slot's tokens."""
 
     slot: Tensor
     position: Tensor
@@ -104,7 +109,8 @@ def srgen_observe(
         slots: [R] int64 distinct slots, -1 for a row to skip.
         logits: [N, V] the model's own logits, before any correction or temperature; N = R unless `offsets` is given.
         stats: `row_stats(logits, topk=k)` with k >= K, at any temperature.
-        labels: [N] int64, the token that followed each row; a row with a label outside [0, V) is left out. Without it every row counts, and
+        labels: [N] int64, the token that followed each row; a row with a label outside [0, V) is left out. Without it
+        every row counts, and
             its label has to follow through `srgen_label`.
         offsets: [R + 1] int64; slot r owns the rows [offsets[r], offsets[r + 1]).
 
@@ -121,7 +127,7 @@ def srgen_observe(
         raise ValueError("without offsets there is one row of logits per slot")
     if stats.topk_ids.shape[1] < state.sparse:
         raise ValueError(f"the state keeps {state.sparse} entries per token, stats have {stats.topk_ids.shape[1]}")
-    plan = _plan(state, slots, stats.valid, labels, offsets)
+    plan = make_plan(state, slots, stats.valid, labels, offsets)
     if use_triton("srgen_observe", logits):
         from strop.kernels import triton_srgen_state
 
@@ -134,7 +140,8 @@ def srgen_observe(
 
 
 def srgen_label(state: SlotState, slots: Tensor, tokens: Tensor) -> None:
-    """Tell the state which token followed the last observed position: slots [R] int64 (-1: skip), tokens [R] int64 (out of range: skip)."""
+    """Tell the state which token followed the last observed position: slots [R] int64 (-1: skip), tokens [R] int64
+    (out of range: skip)."""
     known = (slots >= 0) & (tokens >= 0) & (tokens < state.labels.shape[1])
     count_labels(state, torch.where(known, slots, -1), torch.where(known, tokens, 0), known)
 
@@ -164,7 +171,10 @@ def observe_reference(state: SlotState, logits: Tensor, stats: RowStats, plan: P
     state.tail.index_add_(0, plan.slot, p_NV)
 
 
-def _plan(state: SlotState, slots_R: Tensor, valid_N: Tensor, labels_N: Tensor | None, offsets: Tensor | None) -> Plan:
+def make_plan(
+    state: SlotState, slots_R: Tensor, valid_N: Tensor, labels_N: Tensor | None, offsets: Tensor | None
+) -> Plan:
+    """Assign every row of logits its slot and place; fixed shapes, no synchronisation."""
     scratch, rows = state.tail.shape[0] - 1, valid_N.shape[0]
     slots_R = slots_R.long()
     first_N = torch.arange(rows, device=slots_R.device)

@@ -2,7 +2,8 @@
 
 Legend: n rows, V vocabulary.     sum_softmax(z, u)_v = sum_i softmax(z_i + u)_v        u [V] shared by all rows
 
-fp32 accumulators, rows in a fixed order (no atomics). Bytes moved: 2 n V itemsize (one pass for the normalisers, one for the sum).
+fp32 accumulators, rows in a fixed order (no atomics). Bytes moved: 2 n V itemsize (one pass for the normalisers, one
+for the sum).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def sum_softmax(logits: Tensor, bias: Tensor | None = None) -> Tensor:
         ValueError: shapes that do not fit.
     """
     if not use_triton("sum_softmax", logits):
-        return reference(logits, bias)
+        return sum_softmax_reference(logits, bias)
     return triton_sum_softmax(logits, bias, row_stats(logits, bias=bias))
 
 
@@ -42,7 +43,7 @@ def triton_sum_softmax(logits: Tensor, bias: Tensor | None, stats: RowStats) -> 
     return partial.sum(dim=0)
 
 
-def reference(logits: Tensor, bias: Tensor | None = None) -> Tensor:
+def sum_softmax_reference(logits: Tensor, bias: Tensor | None = None) -> Tensor:
     """`sum_softmax` in plain torch, fp32, a slice of rows at a time."""
     total_V = logits.new_zeros(logits.shape[1], dtype=torch.float32)
     step = max(SLICE_ELEMENTS // logits.shape[1], 1)

@@ -3,6 +3,8 @@
 Legend: B rows, R ring capacity, C capacity of the compacted list.
 """
 
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -74,7 +76,8 @@ def entropy_step(entropy, slots, ring, seen_ptr, fired_ptr, knobs, rows, count, 
 
 @triton.jit
 def confidence_step(confidence, slots, ring, seen_ptr, lowest, knobs, stop, group_ptr, W, WP: tl.constexpr):
-    """Grid (B,). The current confidence replaces its place of the ring in registers, so store and load need no order."""
+    """Grid (B,). The current confidence replaces its place of the ring in registers, so store and load need no
+    order."""
     row = tl.program_id(0)
     c = tl.load(confidence + row)
     slot = tl.load(slots + row).to(tl.int64)
@@ -105,8 +108,10 @@ def launch_entropy(entropy: torch.Tensor, slots: torch.Tensor, gate: EntropyGate
     """One program for the whole batch."""
     rows, ring, capacity = entropy.shape[0], gate.ring.shape[1], out.rows.shape[0]
     entropy_step[(1,)](
-        entropy, slots, gate.ring, gate.seen, gate.fired, gate.knobs, out.rows, out.count, out.dropped, out.threshold, rows, ring, capacity,
-        RP=triton.next_power_of_2(ring), BLOCK=min(triton.next_power_of_2(max(rows, 16)), MAX_BLOCK), CP=triton.next_power_of_2(capacity),
+        entropy, slots, gate.ring, gate.seen, gate.fired, gate.knobs, out.rows, out.count, out.dropped, out.threshold,
+        rows, ring, capacity,
+        RP=triton.next_power_of_2(ring), BLOCK=min(triton.next_power_of_2(max(rows, 16)), MAX_BLOCK),
+        CP=triton.next_power_of_2(capacity),
         num_warps=WARPS,
     )  # fmt: skip
 

@@ -3,6 +3,8 @@
 Legend: B rows, V vocabulary. Grid (B, cdiv(V, BLOCK)).
 """
 
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
+
 from __future__ import annotations
 
 import torch
@@ -14,9 +16,11 @@ WARPS = 8
 
 
 @triton.jit
-def logit_grad(logits, out, targets, temperature, peak, log_z, entropy, grad_logprob, grad_entropy, V, stride, out_stride,
+def logit_grad(logits, out, targets, temperature, peak, log_z, entropy, grad_logprob, grad_entropy, V, stride,
+out_stride,
                HAS_T: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    """out = inv_T * (g_logprob * (onehot - p) - g_entropy * p * (log p + H)); the true class is computed in fp32 as 1 - p."""
+    """out = inv_T * (g_logprob * (onehot - p) - g_entropy * p * (log p + H)); the true class is computed in fp32 as 1
+    - p."""
     row = tl.program_id(0).to(tl.int64)
     cols = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = cols < V
@@ -36,11 +40,21 @@ def logit_grad(logits, out, targets, temperature, peak, log_z, entropy, grad_log
     tl.store(out + row * out_stride + cols, grad.to(out.dtype.element_ty), mask=inside)
 
 
-def launch(logits: torch.Tensor, targets: torch.Tensor, temperature: torch.Tensor | None, peak: torch.Tensor, log_z: torch.Tensor,
-           entropy: torch.Tensor, grad_logprob: torch.Tensor, grad_entropy: torch.Tensor, out: torch.Tensor) -> None:  # fmt: skip
+def launch(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: torch.Tensor | None,
+    peak: torch.Tensor,
+    log_z: torch.Tensor,
+    entropy: torch.Tensor,
+    grad_logprob: torch.Tensor,
+    grad_entropy: torch.Tensor,
+    out: torch.Tensor,
+) -> None:
     """Write the gradient of sum(g_logprob * logprob + g_entropy * entropy) into out [B, V]."""
     n_rows, vocab = logits.shape
     logit_grad[(n_rows, triton.cdiv(vocab, BLOCK))](
-        logits, out, targets, log_z if temperature is None else temperature, peak, log_z, entropy, grad_logprob, grad_entropy,
+        logits, out, targets, log_z if temperature is None else temperature, peak, log_z, entropy, grad_logprob,
+        grad_entropy,
         vocab, logits.stride(0), out.stride(0), HAS_T=temperature is not None, BLOCK=BLOCK, num_warps=WARPS,
     )  # fmt: skip

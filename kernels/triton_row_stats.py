@@ -1,9 +1,12 @@
 """Triton kernels behind `row_stats`: one pass over the row split between programs, then one small merge.
 
 Legend: B rows, V vocabulary, S splits of a row, G groups of 64 columns.
-Each lane keeps its own running maximum, so the loop has no block-wide reduction, no barrier and no branch. Distances from the
+Each lane keeps its own running maximum, so the loop has no block-wide reduction, no barrier and no branch. Distances
+from the
 maximum are in units of log2: `exp2` is one instruction, `exp` is four. Logits at or below -1e30 count as masked.
 """
+
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
 from __future__ import annotations
 
@@ -69,6 +72,29 @@ def merge(top, s, a, total, count, scale):
 
 
 @triton.jit
+def load_columns(base, bias, cols, V, HAS_BIAS: tl.constexpr):
+    """Logits of the columns in fp32, -inf beyond the row."""
+    x = tl.load(base + cols, mask=cols < V, other=float("-inf")).to(tl.float32)
+    if HAS_BIAS:
+        x += tl.load(bias + cols, mask=cols < V, other=0.0)
+    return x
+
+
+@triton.jit
+def put_partial(partial, peak, s, a, total, count, above, raw):
+    """Store one split's numbers into partial[7, B, S]."""
+    out = partial + tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
+    plane = tl.num_programs(0).to(tl.int64) * tl.num_programs(1)
+    tl.store(out, peak)
+    tl.store(out + plane, s)
+    tl.store(out + 2 * plane, a)
+    tl.store(out + 3 * plane, total)
+    tl.store(out + 4 * plane, count)
+    tl.store(out + 5 * plane, above)
+    tl.store(out + 6 * plane, raw)
+
+
+@triton.jit
 def split_stats(logits, bias, temperature, targets, partial, groups, V, stride, chunk, n_groups,
                 HAS_T: tl.constexpr, HAS_TARGET: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_GROUPS: tl.constexpr,
                 ROWS: tl.constexpr, LANES: tl.constexpr, GROUP: tl.constexpr):  # fmt: skip
@@ -88,9 +114,7 @@ def split_stats(logits, bias, temperature, targets, partial, groups, V, stride, 
     begin = tl.program_id(1) * chunk
     for at in range(begin, tl.minimum(begin + chunk, V), ROWS * LANES):
         cols = at + tl.arange(0, ROWS)[:, None] * LANES + tl.arange(0, LANES)[None, :]
-        x = tl.load(base + cols, mask=cols < V, other=float("-inf")).to(tl.float32)
-        if HAS_BIAS:
-            x += tl.load(bias + cols, mask=cols < V, other=0.0)
+        x = load_columns(base, bias, cols, V, HAS_BIAS)
         if HAS_GROUPS:
             g = at // GROUP + tl.arange(0, ROWS * LANES // GROUP)
             best = tl.max(tl.reshape(x, [ROWS * LANES // GROUP, GROUP]), axis=1)
@@ -109,20 +133,22 @@ def split_stats(logits, bias, temperature, targets, partial, groups, V, stride, 
         top = new
     raw = tl.sum(raw * tl.exp2(tl.maximum((top - tl.max(top, axis=0)) * LOG2E, FLOOR)), axis=0)
     peak, z, az, dz = merge(top, s, a, total, count, scale)
-    out = partial + row * tl.num_programs(1) + tl.program_id(1)
-    plane = tl.num_programs(0).to(tl.int64) * tl.num_programs(1)
-    tl.store(out, peak)
-    tl.store(out + plane, z)
-    tl.store(out + 2 * plane, az)
-    tl.store(out + 3 * plane, dz)
-    tl.store(out + 4 * plane, tl.sum(count, axis=0))
-    tl.store(out + 5 * plane, tl.sum(above, axis=0))
-    tl.store(out + 6 * plane, raw)
+    put_partial(partial, peak, z, az, dz, tl.sum(count, axis=0), tl.sum(above, axis=0), raw)
+
+
+@triton.jit
+def of_target(base, bias, y, V, peak, scale, log_z, above, HAS_BIAS: tl.constexpr):
+    """Log-probability and rank of id y: NaN and 0 where it is out of range."""
+    inside = (y >= 0) & (y < V)
+    x = logit_at(base, bias, y, V, HAS_BIAS)
+    logprob = (tl.where(x > -1e30, x, float("-inf")) - peak) * scale * LN2 - log_z
+    return tl.where(inside, logprob, float("nan")), tl.where(inside, above.to(tl.int64) + 1, 0)
 
 
 @triton.jit
 def merge_splits(logits, bias, temperature, targets, partial, floats, ints, V, stride, n_splits,
-                 HAS_T: tl.constexpr, HAS_TARGET: tl.constexpr, HAS_BIAS: tl.constexpr, SPLITS: tl.constexpr):  # fmt: skip
+                 HAS_T: tl.constexpr, HAS_TARGET: tl.constexpr, HAS_BIAS: tl.constexpr,
+                 SPLITS: tl.constexpr):  # fmt: skip
     """Grid (B,). partial[7, B, S] -> floats[8, B] (the last is NaN until the top-k kernel) and ints[2, B]."""
     row = tl.program_id(0).to(tl.int64)
     scale = log2_scale(temperature, row, HAS_T)
@@ -147,14 +173,9 @@ def merge_splits(logits, bias, temperature, targets, partial, floats, ints, V, s
     logprob = float("nan") + log_z
     rank = 0
     if HAS_TARGET:
-        y = tl.load(targets + row)
-        inside = (y >= 0) & (y < V)
-        x_y = logit_at(logits + row * stride, bias, y, V, HAS_BIAS)
-        logprob = tl.where(
-            inside, (tl.where(x_y > -1e30, x_y, float("-inf")) - peak) * scale * LN2 - log_z, float("nan")
-        )
         above = tl.sum(tl.load(at + 5 * plane, mask=here, other=0.0), axis=0)
-        rank = tl.where(inside, above.to(tl.int64) + 1, 0)
+        y = tl.load(targets + row)
+        logprob, rank = of_target(logits + row * stride, bias, y, V, peak, scale, log_z, above, HAS_BIAS)
     out = floats + row
     tl.store(out, tl.where(nothing, float("-inf"), peak))
     tl.store(out + n_rows, log_z)
@@ -170,13 +191,14 @@ def merge_splits(logits, bias, temperature, targets, partial, floats, ints, V, s
 
 def launch(logits: torch.Tensor, targets: torch.Tensor | None, temperature: torch.Tensor | None, topk: int,
            bias: torch.Tensor | None, work: Workspace) -> None:  # fmt: skip
-    """Fill the workspace: floats[8, B], ints[2, B] and, if topk > 0, ids and logprobs[B, topk]. Two or three launches."""
+    """Fill the workspace: floats[8, B], ints[2, B] and, if topk > 0, ids and logprobs[B, topk]. Two or three
+    launches."""
     n_rows, vocab = logits.shape
     splits = work.partial.shape[2]
     lanes = 1024 if logits.dtype == torch.float32 else 2048
     block = ROWS * lanes
-    chunk = -(-(-(-vocab // block)) // splits) * block
-    n_groups = -(-vocab // GROUP)
+    chunk = triton.cdiv(triton.cdiv(vocab, block), splits) * block
+    n_groups = triton.cdiv(vocab, GROUP)
     has_t, has_y, has_b = temperature is not None, targets is not None, bias is not None
     any_ptr = work.floats
     bias, temperature = (any_ptr if bias is None else bias), (any_ptr if temperature is None else temperature)
@@ -184,7 +206,8 @@ def launch(logits: torch.Tensor, targets: torch.Tensor | None, temperature: torc
     stride = logits.stride(0)
     split_stats[(n_rows, splits)](
         logits, bias, temperature, targets, work.partial, work.groups, vocab, stride, chunk, n_groups,
-        HAS_T=has_t, HAS_TARGET=has_y, HAS_BIAS=has_b, HAS_GROUPS=topk > 0, ROWS=ROWS, LANES=lanes, GROUP=GROUP, num_warps=WARPS,
+        HAS_T=has_t, HAS_TARGET=has_y, HAS_BIAS=has_b, HAS_GROUPS=topk > 0, ROWS=ROWS, LANES=lanes, GROUP=GROUP,
+        num_warps=WARPS,
     )  # fmt: skip
     merge_splits[(n_rows,)](
         logits, bias, temperature, targets, work.partial, work.floats, work.ints, vocab, stride, splits,
@@ -192,7 +215,9 @@ def launch(logits: torch.Tensor, targets: torch.Tensor | None, temperature: torc
     )  # fmt: skip
     if topk > 0:
         triton_topk.topk_from_groups[(n_rows,)](
-            logits, bias, temperature, work.floats, work.groups, work.topk_ids, work.topk_logprobs, vocab, stride, n_groups, topk,
-            HAS_T=has_t, HAS_BIAS=has_b, GROUP=GROUP, GROUPS=triton.next_power_of_2(n_groups), KP=triton.next_power_of_2(topk),
+            logits, bias, temperature, work.floats, work.groups, work.topk_ids, work.topk_logprobs, vocab, stride,
+            n_groups, topk,
+            HAS_T=has_t, HAS_BIAS=has_b, GROUP=GROUP, GROUPS=triton.next_power_of_2(n_groups),
+            KP=triton.next_power_of_2(topk),
             num_warps=triton_topk.WARPS,
         )  # fmt: skip

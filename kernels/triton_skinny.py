@@ -1,12 +1,16 @@
-"""Two products with the head's weight for a handful of rows, each one read of W and nothing at all when no row is flagged.
+"""Two products with the head's weight for a handful of rows, each one read of W and nothing at all when no row is
+flagged.
 
 Legend: C <= 16 rows per launch, V vocabulary, d hidden size, S splits of V.
     push   out[C, V] = scale * delta[C, d] @ W^T      or   logits[rows[c]] += that
     pull   partial[S, C, d] = g[C, V] @ W             summed over S by the caller, in order: deterministic
 
-16-bit weights stay 16-bit on the tensor cores; the fp32 operand is split in two bf16 halves (x = hi + lo, 16 bits of mantissa). Other weights,
+16-bit weights stay 16-bit on the tensor cores; the fp32 operand is split in two bf16 halves (x = hi + lo, 16 bits of
+mantissa). Other weights,
 and the interpreter, whose bf16 dot is wrong, multiply in fp32. Bytes moved: V d itemsize.
 """
+
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
 from __future__ import annotations
 
@@ -29,10 +33,12 @@ STAGES = 4
 def product(x, w, total, UPCAST: tl.constexpr):
     """total + x @ w for fp32 x; w bf16 on the tensor cores, or both in fp32."""
     if UPCAST:
-        return tl.dot(x, w.to(tl.float32), total, input_precision="ieee")
-    high = x.to(tl.bfloat16)
-    low = (x - high.to(tl.float32)).to(tl.bfloat16)
-    return tl.dot(low, w, tl.dot(high, w, total))
+        total = tl.dot(x, w.to(tl.float32), total, input_precision="ieee")
+    else:
+        high = x.to(tl.bfloat16)
+        low = (x - high.to(tl.float32)).to(tl.bfloat16)
+        total = tl.dot(low, w, tl.dot(high, w, total))
+    return total
 
 
 @triton.jit
@@ -97,8 +103,10 @@ def push(weight: torch.Tensor, delta: torch.Tensor, scale: float, count: torch.T
     vocab, size = weight.shape
     for first in range(0, delta.shape[0], ROWS):
         push_rows[(triton.cdiv(vocab, BLOCK_V),)](
-            weight, delta, out, count if rows is None else rows, count, scale, vocab, size, out.stride(0), first, delta.shape[0],
-            ADD=rows is not None, UPCAST=upcast(weight), ROWS=ROWS, BLOCK_V=BLOCK_V, BLOCK_D=BLOCK_D, num_warps=WARPS, num_stages=STAGES,
+            weight, delta, out, count if rows is None else rows, count, scale, vocab, size, out.stride(0), first,
+            delta.shape[0],
+            ADD=rows is not None, UPCAST=upcast(weight), ROWS=ROWS, BLOCK_V=BLOCK_V, BLOCK_D=BLOCK_D, num_warps=WARPS,
+            num_stages=STAGES,
         )  # fmt: skip
 
 

@@ -1,9 +1,13 @@
 """Triton kernels of `srgen_fit`'s state form around the two products with W: normalisers, sparse part, gradient, AdamW.
 
-Legend: C capacity of the flagged list, S splits of V, NB blocks of tokens, L sparse tokens, K entries per token. Program axis 0 is the flagged
-row; it returns at once when the device counter is not beyond it. The sparse part is summed in 2^-40 fixed point with integer atomics: any order
+Legend: C capacity of the flagged list, S splits of V, NB blocks of tokens, L sparse tokens, K entries per token.
+Program axis 0 is the flagged
+row; it returns at once when the device counter is not beyond it. The sparse part is summed in 2^-40 fixed point with
+integer atomics: any order
 gives the same bits.
 """
+
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
 from __future__ import annotations
 
@@ -32,7 +36,8 @@ FIXED = tl.constexpr(1099511627776.0)  # 2**40
 @triton.jit
 def reduce_rows(logits, shift, tail, knobs, rows, count, slots, sums, V, stride, chunk,
                 HAS_SHIFT: tl.constexpr, LANES: tl.constexpr):  # fmt: skip
-    """Grid (C, S). sums[5, C, S]: peak, sum e, sum d*e of z_last + u at the row's temperature; sum of tail * e^u, sum of tail."""
+    """Grid (C, S). sums[5, C, S]: peak, sum e, sum d*e of z_last + u at the row's temperature; sum of tail * e^u, sum
+    of tail."""
     f = tl.program_id(0)
     if f < tl.load(count):
         row = tl.load(rows + f).to(tl.int64)
@@ -80,7 +85,8 @@ def tail_lift(sums, f, plane, SPLITS: tl.constexpr):
 @triton.jit
 def add_sparse(shift, ids, probs, tail_mass, positions, rows, count, slots, sums, sparse, weights, V, L, K,
                HAS_SHIFT: tl.constexpr, SPLITS: tl.constexpr, TOKENS: tl.constexpr, KP: tl.constexpr):  # fmt: skip
-    """Grid (C, NB). sparse[C, V] += p e^u / Z of the block's tokens; weights[2, C, NB]: sums of tail_mass / Z and of tail_mass."""
+    """Grid (C, NB). sparse[C, V] += p e^u / Z of the block's tokens; weights[2, C, NB]: sums of tail_mass / Z and of
+    tail_mass."""
     f = tl.program_id(0)
     if f < tl.load(count):
         slot = tl.load(slots + tl.load(rows + f))
@@ -120,10 +126,13 @@ def tail_weight(weights, positions, slot, f, lift, L, NB, HAS_SPARSE: tl.constex
 
 
 @triton.jit
-def make_gradient(logits, shift, tail, labels, labelled, positions, knobs, rows, count, slots, sums, sparse, weights, gradient,
-                  V, stride, L, NB, HAS_SHIFT: tl.constexpr, HAS_SPARSE: tl.constexpr, SPLITS: tl.constexpr, NBP: tl.constexpr,
+def make_gradient(logits, shift, tail, labels, labelled, positions, knobs, rows, count, slots, sums, sparse, weights,
+gradient,
+                  V, stride, L, NB, HAS_SHIFT: tl.constexpr, HAS_SPARSE: tl.constexpr, SPLITS: tl.constexpr, NBP:
+                  tl.constexpr,
                   BLOCK: tl.constexpr):  # fmt: skip
-    """Grid (C, cdiv(V, BLOCK)). gradient[C, V] of the loss in u; leaves the fixed-point sums at zero for the next step."""
+    """Grid (C, cdiv(V, BLOCK)). gradient[C, V] of the loss in u; leaves the fixed-point sums at zero for the next
+    step."""
     f = tl.program_id(0)
     if f < tl.load(count):
         row = tl.load(rows + f).to(tl.int64)
@@ -158,7 +167,8 @@ def make_gradient(logits, shift, tail, labels, labelled, positions, knobs, rows,
 
 
 @triton.jit
-def adam_rows(pulled, delta, moments, knobs, rows, count, slots, scale, decay1, decay2, correction1, correction2, STEP, D,
+def adam_rows(pulled, delta, moments, knobs, rows, count, slots, scale, decay1, decay2, correction1, correction2,
+STEP, D,
               FIRST: tl.constexpr, PULL_SPLITS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     """Grid (C, cdiv(d, BLOCK)). Sums the splits in order and takes one AdamW step; eps 1e-5, weight decay 1e-8."""
     f = tl.program_id(0)
@@ -182,7 +192,7 @@ def adam_rows(pulled, delta, moments, knobs, rows, count, slots, scale, decay1, 
         moved = x * (1 - lr * 1e-8) - lr * (m / correction1) / (tl.sqrt(v / correction2) + 1e-5)
         tl.store(moments + here, m, mask=inside)
         tl.store(moments + plane + here, v, mask=inside)
-        tl.store(delta + here, tl.where(STEP < tl.load(know), moved, x), mask=inside)
+        tl.store(delta + here, tl.where(tl.load(know) > STEP, moved, x), mask=inside)
 
 
 def launch_gradient(logits: torch.Tensor, flagged: Flagged, state: SlotState, slots: torch.Tensor, work: FitWorkspace,
@@ -198,11 +208,13 @@ def launch_gradient(logits: torch.Tensor, flagged: Flagged, state: SlotState, sl
     )  # fmt: skip
     if sparse:
         add_sparse[(capacity, blocks)](
-            work.shift, state.ids, state.probs, state.tail_mass, state.positions, *which, work.sparse, work.weights, vocab, length, sparse,
+            work.shift, state.ids, state.probs, state.tail_mass, state.positions, *which, work.sparse, work.weights,
+            vocab, length, sparse,
             HAS_SHIFT=has_shift, SPLITS=SPLITS, TOKENS=TOKENS, KP=triton.next_power_of_2(sparse), num_warps=WARPS,
         )  # fmt: skip
     make_gradient[(capacity, triton.cdiv(vocab, LANES))](
-        logits, work.shift, state.tail, state.labels, state.labelled, state.positions, state.knobs, *which, work.sparse, work.weights,
+        logits, work.shift, state.tail, state.labels, state.labelled, state.positions, state.knobs, *which,
+        work.sparse, work.weights,
         work.gradient, vocab, stride, length, blocks, HAS_SHIFT=has_shift, HAS_SPARSE=sparse > 0, SPLITS=SPLITS,
         NBP=triton.next_power_of_2(blocks), BLOCK=LANES, num_warps=WARPS,
     )  # fmt: skip

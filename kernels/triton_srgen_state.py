@@ -3,6 +3,8 @@
 Legend: N rows of logits, R groups of consecutive rows, V vocabulary, K sparse entries per token, L tokens kept sparse.
 """
 
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -20,7 +22,8 @@ WARPS = 4
 
 
 @triton.jit
-def append_sparse(logits, peak, log_z, topk_ids, slot_of, position_of, counted, ids, probs, tail_mass, stride, top_stride, L, K,
+def append_sparse(logits, peak, log_z, topk_ids, slot_of, position_of, counted, ids, probs, tail_mass, stride,
+top_stride, L, K,
                   KP: tl.constexpr):  # fmt: skip
     """Grid (N,). Writes one token's K entries and the mass beyond them."""
     row = tl.program_id(0).to(tl.int64)
@@ -37,10 +40,12 @@ def append_sparse(logits, peak, log_z, topk_ids, slot_of, position_of, counted, 
 
 
 @triton.jit
-def add_tail(logits, bias, peak, log_z, topk_ids, position_of, counted, slots, offsets, tail, V, stride, top_stride, L, K,
+def add_tail(logits, bias, peak, log_z, topk_ids, position_of, counted, slots, offsets, tail, V, stride, top_stride,
+L, K,
              HAS_OFFSETS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_PLAN: tl.constexpr, HAS_SPARSE: tl.constexpr,
              BLOCK: tl.constexpr):  # fmt: skip
-    """Grid (R, cdiv(V, BLOCK)). tail[slot] += sum over the group's rows of softmax(z + bias) outside the K kept entries."""
+    """Grid (R, cdiv(V, BLOCK)). tail[slot] += sum over the group's rows of softmax(z + bias) outside the K kept
+    entries."""
     group = tl.program_id(0)
     slot = tl.load(slots + group).to(tl.int64)
     if slot >= 0:
@@ -79,13 +84,17 @@ def launch_observe(state: SlotState, slots: torch.Tensor, logits: torch.Tensor, 
     top = stats.topk_ids if sparse else plan.slot
     grid = (slots.shape[0], triton.cdiv(vocab, BLOCK))
     add_tail[grid](
-        logits, state.tail, stats.max_logit, stats.raw_log_z, top, plan.position, plan.counted, slots.long().contiguous(),
-        plan.slot if offsets is None else offsets.long().contiguous(), state.tail, vocab, logits.stride(0), top.stride(0), length, sparse,
-        HAS_OFFSETS=offsets is not None, HAS_BIAS=False, HAS_PLAN=True, HAS_SPARSE=sparse > 0, BLOCK=BLOCK, num_warps=WARPS,
+        logits, state.tail, stats.max_logit, stats.raw_log_z, top, plan.position, plan.counted,
+        slots.long().contiguous(),
+        plan.slot if offsets is None else offsets.long().contiguous(), state.tail, vocab, logits.stride(0),
+        top.stride(0), length, sparse,
+        HAS_OFFSETS=offsets is not None, HAS_BIAS=False, HAS_PLAN=True, HAS_SPARSE=sparse > 0, BLOCK=BLOCK,
+        num_warps=WARPS,
     )  # fmt: skip
     if sparse:
         append_sparse[(rows,)](
-            logits, stats.max_logit, stats.raw_log_z, top, plan.slot, plan.position, plan.counted, state.ids, state.probs, state.tail_mass,
+            logits, stats.max_logit, stats.raw_log_z, top, plan.slot, plan.position, plan.counted, state.ids,
+            state.probs, state.tail_mass,
             logits.stride(0), top.stride(0), length, sparse, KP=triton.next_power_of_2(sparse), num_warps=1,
         )  # fmt: skip
 
@@ -97,6 +106,8 @@ def launch_sum(
     groups, vocab = partial.shape
     ids = torch.arange(groups, device=logits.device)
     add_tail[(groups, triton.cdiv(vocab, BLOCK))](
-        logits, partial if bias is None else bias, stats.max_logit, stats.raw_log_z, ids, ids, ids, ids, offsets, partial, vocab,
-        logits.stride(0), 0, 0, 0, HAS_OFFSETS=True, HAS_BIAS=bias is not None, HAS_PLAN=False, HAS_SPARSE=False, BLOCK=BLOCK, num_warps=WARPS,
+        logits, partial if bias is None else bias, stats.max_logit, stats.raw_log_z, ids, ids, ids, ids, offsets,
+        partial, vocab,
+        logits.stride(0), 0, 0, 0, HAS_OFFSETS=True, HAS_BIAS=bias is not None, HAS_PLAN=False, HAS_SPARSE=False,
+        BLOCK=BLOCK, num_warps=WARPS,
     )  # fmt: skip

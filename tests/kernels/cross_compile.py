@@ -1,7 +1,8 @@
 """Compiles for sm_90, without a GPU, every kernel launch that a piece of code makes, and reports registers and spills.
 
 Launches are recorded where Triton would run them, so the launch's own constants, warps and stages are what is compiled.
-`python cross_compile.py` prints one JSON object {kernel: [{"registers": ..., "spills": ..., "shared": ...}]}.
+`python cross_compile.py [FOLDER]` writes the cubins to FOLDER and prints one JSON object {kernel: [{"registers": ...,
+"spills": ..., "shared": ...}]}.
 """
 
 from __future__ import annotations
@@ -14,12 +15,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction, mangle_type
 
+from strop.kernels import triton_gates, triton_logit_grad, triton_skinny, triton_srgen_state
+from strop.kernels.confidence_gate import ConfidenceGate
+from strop.kernels.entropy_gate import EntropyGate, Flagged
+from strop.kernels.head import Head
+from strop.kernels.row_stats import Workspace, triton_row_stats
+from strop.kernels.srgen_fit import triton_fit
+from strop.kernels.srgen_state import Plan, SlotState
+from strop.kernels.sum_softmax import triton_sum_softmax
+
 HOPPER = GPUTarget("cuda", 90, 32)
+VOCAB = 151936
+KEEP = Path(sys.argv[1]) if len(sys.argv) > 1 else None
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
@@ -65,8 +78,8 @@ def compile_launches(code: Callable[[], None]) -> dict[str, list[dict[str, Any]]
         row = {**_usage(built.asm["cubin"]), "shared": built.metadata.shared, "warps": built.metadata.num_warps}
         row["constants"] = {p.name: values[p.name] for p in self.params if p.is_constexpr}
         report.setdefault(self.__name__, []).append(row)
-        if "--asm" in sys.argv:
-            Path(f"/tmp/{self.__name__}.{len(report[self.__name__])}.cubin").write_bytes(built.asm["cubin"])
+        if KEEP:
+            (KEEP / f"{self.__name__}.{len(report[self.__name__])}.cubin").write_bytes(built.asm["cubin"])
 
     real = JITFunction.run
     JITFunction.run = record
@@ -78,17 +91,28 @@ def compile_launches(code: Callable[[], None]) -> dict[str, list[dict[str, Any]]
 
 
 def every_launch() -> None:
-    """Calls the Triton path of every op on small CPU tensors: shapes only steer constants, nothing is executed."""
-    import torch
-
-    from strop.kernels import row_stats
-
+    """Calls the Triton path of every op on CPU tensors of the sizes served: shapes steer constants, nothing is
+    executed."""
+    ids, ones = torch.zeros(4, dtype=torch.int64), torch.ones(4)
     for dtype in (torch.float32, torch.bfloat16):
-        logits = torch.zeros(4, 151936, dtype=dtype)
-        ids, temperature = torch.zeros(4, dtype=torch.int64), torch.ones(4)
-        row_stats.triton_row_stats(logits, ids, temperature, 20, None)
-        row_stats.triton_row_stats(logits, None, None, 0, None)
+        logits = torch.zeros(4, VOCAB, dtype=dtype)
+        triton_row_stats(logits, ids, ones, 20, None)
+        triton_row_stats(logits, None, None, 0, torch.zeros(VOCAB))
+    triton_logit_grad.launch(logits, ids, ones, ones, ones, ones, ones, ones, torch.empty_like(logits))
+    gate, flagged = EntropyGate.allocate(8, "cpu"), Flagged.allocate(256, 16, "cpu")
+    triton_gates.launch_entropy(torch.ones(256), torch.zeros(256, dtype=torch.int32), gate, flagged)
+    groups = ConfidenceGate.allocate(8, "cpu")
+    triton_gates.launch_confidence(ones, ids.int(), groups, torch.zeros(4, dtype=torch.bool), ones)
+    for sparse, dtype in ((20, torch.bfloat16), (0, torch.float32)):
+        state = SlotState.allocate(1, VOCAB, "cpu", sparse=sparse)
+        head = Head(torch.zeros(VOCAB, 64, dtype=dtype))
+        stats = Workspace.allocate(4, VOCAB, sparse, "cpu").result()
+        plan = Plan(ids, ids, ids > 0)
+        triton_srgen_state.launch_observe(state, ids, logits, stats, plan, torch.zeros(5, dtype=torch.int64))
+        triton_fit(logits.float(), flagged, head, state, ids, 2, None)
+        triton_skinny.push(head.weight, torch.zeros(16, 64), 1.0, flagged.count, logits.float(), rows=flagged.rows)
+    triton_sum_softmax(logits, torch.zeros(VOCAB), stats)
 
 
 if __name__ == "__main__":
-    print(json.dumps(compile_launches(every_launch)))
+    json.dump(compile_launches(every_launch), sys.stdout)
