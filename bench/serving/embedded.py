@@ -4,7 +4,8 @@
 
 Each repeat times both sides one after the other, so that a busy machine disturbs both. The naive side reads the prompt
 again for every draft, as a loop of calls does; the engine shares one prefill per request and remembers nothing between
-requests. Rows are appended. Takes two to four minutes on two cores.
+requests. Rows are appended. Stops repeating after about `--seconds`, 240 by default; at least one repeat is
+made and the row says how many.
 """
 
 from __future__ import annotations
@@ -113,7 +114,9 @@ def percentile(values: list[float], part: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
 
 
-def compare(running: Engine, prompt: tuple[int, ...], drafts: int, tokens: int, repeats: int) -> list[dict[str, Any]]:
+def compare(
+    running: Engine, prompt: tuple[int, ...], drafts: int, tokens: int, repeats: int, seconds: float
+) -> list[dict[str, Any]]:
     """Rows for both sides; a warm-up comes first and is not counted."""
     sides: dict[str, Callable[[int], None]] = {
         "generate loop": lambda n: naive(running.loaded, prompt, n, tokens),
@@ -122,9 +125,14 @@ def compare(running: Engine, prompt: tuple[int, ...], drafts: int, tokens: int, 
     for work in sides.values():
         work(1)
     found: dict[str, list[Timed]] = {name: [] for name in sides}
+    start, longest = time.monotonic(), 0.0
     for _ in range(repeats):
+        began = time.monotonic()
+        if longest and began - start + longest > seconds:
+            break
         for name, work in sides.items():
             found[name].append(timed(lambda work=work: work(drafts)))  # type: ignore[misc]
+        longest = max(longest, time.monotonic() - began)
     base = statistics.median(t.seconds for t in found["generate loop"])
     rows = []
     for name, times in found.items():
@@ -133,6 +141,7 @@ def compare(running: Engine, prompt: tuple[int, ...], drafts: int, tokens: int, 
             {
                 "system": name,
                 "drafts": drafts,
+                "repeats": len(times),
                 "tokens_per_s_p20": f"{percentile(rates, 0.2):.1f}",
                 "tokens_per_s_p50": f"{percentile(rates, 0.5):.1f}",
                 "tokens_per_s_p80": f"{percentile(rates, 0.8):.1f}",
@@ -160,6 +169,7 @@ def main() -> None:
     parser.add_argument("--drafts", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=240.0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "results" / "embedded.csv")
     chosen = parser.parse_args()
     loaded = load(chosen.model)
@@ -178,13 +188,18 @@ def main() -> None:
         "tokens": chosen.tokens,
         "repeats": chosen.repeats,
     }
+
+    def share(drafts: int) -> float:
+        """A size's part of the time; the small ones get enough for their repeats."""
+        return chosen.seconds * max(0.1, drafts / sum(chosen.drafts))
+
     running = Engine(loaded, Limits(prefix_tokens=0))
     running.start()
     try:
         rows = [
             facts | row
             for drafts in chosen.drafts
-            for row in compare(running, prompt, drafts, chosen.tokens, chosen.repeats)
+            for row in compare(running, prompt, drafts, chosen.tokens, chosen.repeats, share(drafts))
         ]
     finally:
         running.close()
