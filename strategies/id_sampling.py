@@ -19,7 +19,6 @@ Requires: prefix
 from __future__ import annotations
 
 from dataclasses import replace
-from math import inf
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -49,7 +48,7 @@ async def id_sampling(
     if question.format.kind != "text" or (question.tools and question.tool_choice.mode != "none"):
         ctx.note(triggers=0, why="tools or structured output")
         return (await ctx.generate(question, final=True))[0]
-    inject = f"\n\n{prompt(ctx, 'id_sampling/trigger').question}\n\n" if keep else ""
+    trigger = prompt(ctx, "id_sampling/trigger").question if keep else ""
     draft, prefix, triggers, skipped, committed = Draft(""), None, 0, 0, 0
     for turn in range(max_triggers + 1):
         stretch = first * growth**turn
@@ -57,8 +56,10 @@ async def id_sampling(
         goal = int(stretch + (start if schedule == "segment" else 0)) if turn < max_triggers else limit
         goal = goal if limit is None or goal is None else min(goal, limit)
         room = None if goal is None else max(1, goal - start)
+        least = max(0, question.sampling.min_tokens - start)
+        least = least if room is None else min(least, room)
         try:
-            [draft] = await ctx.generate(question, prefix=prefix, max_tokens=room)
+            [draft] = await ctx.generate(question, prefix=prefix, max_tokens=room, min_tokens=least)
         except ContextTooLong:
             if not draft.text:
                 return (await ctx.generate(question))[0]
@@ -67,7 +68,7 @@ async def id_sampling(
         if _is_over(draft, room, limit):
             break
         if keep:
-            prefix = _interrupted(draft, prefix, inject, limit)
+            prefix = _interrupted(draft, prefix, trigger, limit)
             triggers, skipped = triggers + bool(prefix.inject), skipped + (not prefix.inject)
             ctx.commit(prefix.draft.text[committed:] if prefix.inject else "")
             committed = max(committed, len(prefix.draft.text) if prefix.inject else 0)
@@ -91,12 +92,14 @@ def _is_over(draft: Draft, room: int | None, limit: int | None) -> bool:
     return draft.finish != "length" or draft.clipped or full or room is None
 
 
-def _interrupted(draft: Draft, last: Prefix | None, inject: str, limit: int | None) -> Prefix:
+def _interrupted(draft: Draft, last: Prefix | None, trigger: str, limit: int | None) -> Prefix:
     """The draft cut where a trigger may follow; uncut and without a trigger when there is no such place or no room."""
     cut = _cut(draft, last) if safe_to_interrupt(draft.text) else None
-    if cut is None or not safe_to_interrupt(cut.text) or (limit or inf) <= _length(Prefix(cut, inject)):
+    if cut is None or not safe_to_interrupt(cut.text):
         return Prefix(draft)
-    return Prefix(cut, inject)
+    gap = "\n\n"[len(cut.text) - len(cut.text.rstrip("\n")) :]
+    interrupted = Prefix(cut, f"{gap}{trigger}\n\n")
+    return Prefix(draft) if limit is not None and limit <= _length(interrupted) else interrupted
 
 
 def _cut(draft: Draft, last: Prefix | None) -> Draft | None:

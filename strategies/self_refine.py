@@ -44,7 +44,8 @@ async def self_refine(
     why = "rounds"
     for turn in range(1, rounds + 1):
         critique = await _critique(ctx, question, draft)
-        if (right := yes_no(critique.text)) is not False:
+        right = yes_no(critique.text) if critique.finish != "length" else None
+        if right is not False:
             why = "the critic found nothing" if right else "the verdict could not be read"
             break
         asked = prompt(ctx, "self_refine/revise", candidate=shown(draft), critique=critique.text)

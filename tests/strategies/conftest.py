@@ -78,9 +78,9 @@ def serve(ask: Callable[..., Chat]) -> Serve:
             ask(question) if isinstance(question, str) else question,
             knobs,
             budget or Budget(),
-            seed,
-            choices,
-            "fence",
+            seed=seed,
+            choices=choices,
+            fence="fence",
         )
         outcome = await run(request, perform, observe=[events.append, trace, *observe])
         assert isinstance(events[-1], Finished)

@@ -125,7 +125,7 @@ async def test_a_paragraph_end_is_the_preferred_place(serve: Any) -> None:
     engine = Rambler(400, " One two three. Four five six seven.\n\nEight nine ten eleven. Twelve")
     await serve("id_sampling", engine, first=100, max_triggers=1)
     before = engine.drafts[-1].text.partition("Wait!")[0]
-    assert before.rstrip().endswith("seven.")
+    assert before.endswith("seven.\n\n")
 
 
 async def test_the_cut_loses_at_most_64_tokens(serve: Any) -> None:
@@ -156,6 +156,13 @@ async def test_the_clients_limit_bounds_the_whole_answer_triggers_included(serve
         assert limit - 20 <= answer.n_tokens <= limit
         assert answer.finish == "length"
         assert not answer.clipped
+
+
+async def test_the_clients_least_length_is_spread_over_the_stretches(serve: Any, ask: Any) -> None:
+    engine = Rambler(2000)
+    await serve("id_sampling", engine, ask(min_tokens=600))
+    assert [op.chat.sampling.min_tokens <= (op.chat.sampling.max_tokens or 600) for op in engine.asked] == [True] * 3
+    assert [op.chat.sampling.min_tokens for op in engine.asked][::2] == [512, 0]
 
 
 async def test_text_without_tokens_is_cut_as_text(serve: Any) -> None:

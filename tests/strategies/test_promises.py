@@ -51,7 +51,13 @@ def test_never_over_budget_and_the_bill_is_what_the_engine_did(
 ) -> None:
     events: list[Event] = []
     request = Request(
-        CATALOGUE[name], question(max_tokens=max_tokens), KNOBS[name], Budget(tokens, calls), seed, choices, "fence"
+        CATALOGUE[name],
+        question(max_tokens=max_tokens),
+        KNOBS[name],
+        Budget(tokens, calls),
+        seed=seed,
+        choices=choices,
+        fence="fence",
     )
 
     async def go() -> None:
@@ -90,7 +96,7 @@ async def test_the_outcome_does_not_depend_on_timing(serve: Any, jittered: Any, 
 async def test_a_run_replays_from_its_trace(name: str) -> None:
     for choices in (1, 2):
         trace = Trace()
-        request = Request(CATALOGUE[name], question(), KNOBS[name], Budget(), 3, choices, "fence")
+        request = Request(CATALOGUE[name], question(), KNOBS[name], seed=3, choices=choices, fence="fence")
         outcome = await run(request, Simulated(0.4), observe=[trace])
         again = await replay(read(to_json(line) for line in trace.lines), jitter=0.001)
         assert again.answers == outcome.answers

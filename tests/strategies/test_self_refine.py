@@ -84,9 +84,13 @@ async def test_without_a_gate_every_revision_is_taken(serve: Any) -> None:
 
 @pytest.mark.parametrize(
     ("critique", "why"),
-    [(RIGHT, "the critic found nothing"), ("Hard to say.", "the verdict could not be read")],
+    [
+        (RIGHT, "the critic found nothing"),
+        ("Hard to say.", "the verdict could not be read"),
+        (Draft("VERDICT: wrong, or rather", "length", n_tokens=4), "the verdict could not be read"),
+    ],
 )
-async def test_a_content_or_unreadable_critic_ends_the_loop(serve: Any, critique: str, why: str) -> None:
+async def test_a_content_or_unreadable_critic_ends_the_loop(serve: Any, critique: str | Draft, why: str) -> None:
     engine = Scripted({"draft": ["5"], "critique": [critique]})
     served = await serve("self_refine", engine, rounds=4)
     assert (served.texts, served.notes["stopped"]) == (["5"], why)

@@ -57,7 +57,7 @@ async def test_usage_live_words_and_receipts_agree(ask: Any) -> None:
     span = Span("k", live=heard.append)
     result = await Scripted({"draft": ["one two three", "four"]})(Generate(ask("a b c"), n=2), span)
     assert isinstance(result, Generated)
-    assert (result.usage.prompt, result.usage.completion, result.usage.calls) == (6, 4, 2)
+    assert (result.usage.prompt, result.usage.completion, result.usage.calls) == (3, 4, 2)
     assert [(d.index, d.text) for d in heard] == [(0, "one two three"), (1, "four")]
     assert span.receipt.usage == result.usage
 

@@ -1,0 +1,84 @@
+"""Record the cassettes: one request per strategy against the embedded model, as `tests/cassettes/<strategy>.jsonl`.
+
+    python tests/cassettes/record.py              # SmolLM2-135M-Instruct on this machine
+    python tests/cassettes/record.py --model DIR  # another model
+    python tests/cassettes/record.py --simulated  # no model: writes simulated_<strategy>.jsonl
+
+`tests/strategies/test_cassettes.py` replays them without a model. Record anew when prompts or calls change.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+
+from strop.strategies import CATALOGUE
+from strop.strategies.kit import Budget, Chat, Message, Perform, Request, Sampling, run
+from strop.strategies.kit.trace import Trace, to_json
+from strop.strategies.testing import Simulated
+
+HERE = Path(__file__).parent
+
+
+def asked(text: str, max_tokens: int) -> Chat:
+    """A question whose answers stay short enough for a file."""
+    return Chat((Message("system", "Be brief."), Message("user", text)), Sampling(max_tokens=max_tokens))
+
+
+SUM = asked("What is 3 + 4? End with: The answer is <number>.", 40)
+TALE = Chat((Message("user", "Tell me a story about a fox who learns to swim."),), Sampling(max_tokens=160))
+REQUESTS = {
+    "direct": Request(CATALOGUE["direct"], SUM, seed=1, choices=2, fence="fence"),
+    "best_of_n": Request(CATALOGUE["best_of_n"], SUM, {"n": 4}, seed=2, fence="fence"),
+    "self_consistency": Request(CATALOGUE["self_consistency"], SUM, {"n": 8}, seed=3, fence="fence"),
+    "self_refine": Request(CATALOGUE["self_refine"], SUM, {"rounds": 2}, Budget(tokens=400), seed=4, fence="fence"),
+    "id_sampling": Request(CATALOGUE["id_sampling"], TALE, {"first": 32, "growth": 1.5}, seed=5, fence="fence"),
+}
+
+
+@asynccontextmanager
+async def embedded(model: str | None) -> AsyncIterator[Perform]:
+    """The embedded engine under the server's own layers."""
+    from strop.server.engine.transformers.embedded import TransformersEngine
+    from strop.server.layers import POLICY, routed
+    from strop.server.scoring.registry import Scoring
+
+    engines = {POLICY: TransformersEngine(model, dtype="float32")}
+    scoring = Scoring(engines)
+    async with engines[POLICY].running(), scoring.running():
+        yield scoring.layer(routed(engines))
+
+
+@asynccontextmanager
+async def simulated() -> AsyncIterator[Perform]:
+    """No model at all."""
+    yield Simulated(0.2, 0.9, insight=0.8, length=20)
+
+
+async def record(simulate: bool, model: str | None, names: list[str]) -> None:
+    """Run every request and write what happened."""
+    async with simulated() if simulate else embedded(model) as perform:
+        for name in names:
+            trace = Trace()
+            outcome = await run(REQUESTS[name], perform, observe=[trace])
+            path = HERE / f"{'simulated_' if simulate else ''}{name}.jsonl"
+            path.write_text("".join(to_json(line) + "\n" for line in trace.lines), encoding="utf-8")
+            print(f"{path.name}: {outcome.stopped}, {outcome.bill.total.completion} tokens")  # noqa: T201
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="record the cassettes of the strategies")
+    parser.add_argument("--simulated", action="store_true")
+    parser.add_argument("--model")
+    parser.add_argument("names", nargs="*", default=list(REQUESTS))
+    options = parser.parse_args()
+    anyio.run(record, options.simulated, options.model, options.names)
+
+
+if __name__ == "__main__":
+    main()
