@@ -43,9 +43,10 @@ SHORT = 80
 _DRESS = " \t\r*_"
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _STATED = re.compile(
-    r"^[ \t]*####[ \t]*(?P<hashes>[^\n]*)"
-    r"|\bfinal[ \t]+answer\b[*_ \t]{0,8}(?:\([^()\n]{0,40}\)[*_ \t]{0,8})?(?::|=|\bis\b:?|$)[*_]{0,4}(?P<final>[^\n]*)"
-    r"|\banswer\b[^\n.:=]{0,80}?(?:[*_]{0,4}[ \t]{0,4}(?::|=)|\bis\b:?)[*_]{0,4}(?P<plain>[^\n]*)",
+    r"^[ \t]*####[ \t]*(?=(?P<hashes>[^\n]{0,2000}))"
+    r"|\bfinal[ \t]+answer\b[*_ \t]{0,8}(?:\([^()\n]{0,40}\)[*_ \t]{0,8})?(?::|=|\bis\b:?|$)[*_]{0,4}"
+    r"(?=(?P<final>[^\n]{0,2000}))"
+    r"|\banswer\b[^\n.:=]{0,80}?(?:[*_]{0,4}[ \t]{0,4}(?::|=)|\bis\b:?)[*_]{0,4}(?=(?P<plain>[^\n]{0,2000}))",
     re.IGNORECASE | re.MULTILINE,
 )
 _NO_ANSWER = re.compile(

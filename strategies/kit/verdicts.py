@@ -15,7 +15,7 @@ _WORD = (
 )
 _LABEL = re.compile(
     r"\b(?P<final>final\s+)?(?:verdict|answer|judge?ment|conclusion|decision|result|correct\?|right\?)"
-    rf"[*_\"'`]*\s*(?:is\b|[:=]|(?<=\?))[\s*_\"'`\[(]*{_WORD}",
+    rf"[*_\"'`]*\s*(?:is\b(?:\s*:)?|[:=]|(?<=\?))[\s*_\"'`\[(]{0, 20}{_WORD}",
     re.IGNORECASE,
 )
 _FIRST = re.compile(rf"[\s*_\"'`>#\[(]*{_WORD}(?P<rest>[^\n]*)", re.IGNORECASE)
@@ -24,7 +24,7 @@ _NUMBER = r"[-+−]?(?:\d+(?:\.\d+)?|\.\d+)"
 _OF = rf"(?:\s*(?:/|out\s+of)\s*(?P<of{{}}>{_NUMBER}))?"
 _END = r"(?![\d%])(?!\.\d)(?!\s*(?:[-–]|to\b)\s*\d)"
 _SCORE = re.compile(
-    r"\b(?:score|rating|grade)[*_\"'`]*(?:\s*\([^()\n]{0,40}\))?\s*(?:is\b|of\b|[:=])[\s*_\"'`\[(]*"
+    r"\b(?:score|rating|grade)[*_\"'`]*(?:\s*\([^()\n]{0,40}\))?\s*(?:is\b(?:\s*:)?|of\b|[:=])[\s*_\"'`\[(]{0,20}"
     rf"(?P<labelled>{_NUMBER}){_OF.format(1)}{_END}"
     rf"|(?<![\w.\-/])(?P<ratio>{_NUMBER})\s*(?:/|out\s+of)\s*(?P<of2>{_NUMBER}){_END}(?!\s*/)",
     re.IGNORECASE,
