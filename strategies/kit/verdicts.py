@@ -15,7 +15,7 @@ _WORD = (
 )
 _LABEL = re.compile(
     r"\b(?P<final>final\s+)?(?:verdict|answer|judge?ment|conclusion|decision|result|correct\?|right\?)"
-    rf"[*_\"'`]*\s*(?:is\b(?:\s*:)?|[:=]|(?<=\?))[\s*_\"'`\[(]{0, 20}{_WORD}",
+    rf"[*_\"'`]*\s*(?:is\b(?:\s*:)?|[:=]|(?<=\?))[\s*_\"'`\[(]{{0,20}}{_WORD}",
     re.IGNORECASE,
 )
 _FIRST = re.compile(rf"[\s*_\"'`>#\[(]*{_WORD}(?P<rest>[^\n]*)", re.IGNORECASE)
