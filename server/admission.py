@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
+
 from strop.strategies.kit.errors import EngineOverloaded
 
 

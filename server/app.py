@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+
 from strop.server.api import routes
 from strop.server.engine import catalogue
 from strop.server.engine.base import Engine

@@ -56,6 +56,7 @@ class Ask:
     selection: Selection
     model: str
     choices: int = 1
+    stream: bool = False
     principal: Principal = Principal()
     metadata: Mapping[str, str] = field(default_factory=dict)
     retry: int = 0
@@ -114,6 +115,7 @@ class Service:
             budget,
             ask.chat.sampling.seed,
             ask.choices,
+            ask.stream,
         )
         tenant = ask.principal.tenant
         self.quotas.admit(tenant)

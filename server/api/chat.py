@@ -71,6 +71,7 @@ def ask_of(service: Service, request: Request, principal: Principal, wire: ChatR
         selection=select(service, wish, principal),
         model=wire.model,
         choices=wire.n or 1,
+        stream=bool(wire.stream),
         principal=principal,
         metadata=wire.metadata or {},
         retry=retries(request),

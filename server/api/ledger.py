@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 from strop.server.api.wire.strop import StropAnswer, wire_bill
 from strop.server.service import Ask
 from strop.strategies.kit.events import Bill, Event, Finished, OpDone, Outcome, Started
-from strop.strategies.kit.ops import Generate
+from strop.strategies.kit.ops import Generate, Generated
 from strop.strategies.kit.trace import Trace
 from strop.strategies.kit.types import Chat
 
@@ -50,8 +50,7 @@ class Ledger:
     """An observer of one request.
 
     `prompt_tokens` is the length of the client's own prompt: that of an op which asked the client's question as it
-    was, else the shortest prompt of an op whose drafts could be served, else the shortest of all. An op counts its
-    prompt once per draft, so one draft's share is taken.
+    was, else the shortest prompt of an op whose drafts could be served, else the shortest of all.
     """
 
     def __init__(self, ask: Ask) -> None:
@@ -112,16 +111,16 @@ class Ledger:
     def _weigh(self, done: OpDone) -> None:
         if not isinstance(done.op, Generate) or done.usage.calls == 0:
             return
-        chat, question, share = done.op.chat, self._question, done.usage.calls
-        tokens = round(done.usage.prompt / share)
+        chat, question = done.op.chat, self._question
+        said = done.result.prompt_tokens if isinstance(done.result, Generated) else 0
+        tokens = said or done.usage.prompt
         same = (
             question is not None
             and done.op.prefix is None
             and chat.messages == question.messages
             and chat.prompt == question.prompt
         )
-        # Drafts after the first read their siblings' prompt from the cache; only what exceeds that was there before.
-        cached = min(tokens, max(0, done.usage.cached - tokens * (share - 1)))
+        cached = min(tokens, done.usage.cached)
         seen = Prompt(not same, not chat.answers, done.error is not None, tokens, cached)
         if self._prompt is None or seen < self._prompt:
             self._prompt = seen

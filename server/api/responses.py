@@ -50,6 +50,7 @@ async def _answer(service: Service, request: Request, principal: Principal, path
         chat=chat_of(wire),
         selection=select(service, wish, principal),
         model=wire.model,
+        stream=bool(wire.stream),
         principal=principal,
         metadata=wire.metadata or {},
         retry=retries(request),

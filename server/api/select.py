@@ -12,9 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from pydantic import ValidationError
-from pydantic_core import to_json
-
 from strop.server.api.body import parse_object
 from strop.server.api.errors import forbidden, not_found
 from strop.server.api.wire.invalid import validated
@@ -61,7 +58,7 @@ def select(service: Service, wish: Wish, principal: Principal) -> Selection:
     if principal.strategies is not None and not {strategy.name, name} & principal.strategies:
         raise forbidden(f"this key may not use the strategy '{strategy.name}'", param=chosen.param)
     knobs = {**(preset.knobs if preset else {}), **(options.knobs if options else {})}
-    _check(strategy, knobs)
+    strategy.check(dict(knobs))
     return Selection(
         strategy=strategy,
         knobs=knobs,
@@ -71,17 +68,6 @@ def select(service: Service, wish: Wish, principal: Principal) -> Selection:
         trace=bool(options and options.trace),
         stream_trace=bool(options and options.stream_trace),
     )
-
-
-def _check(strategy: Strategy, knobs: dict[str, object]) -> None:
-    """Names and bounds as the strategy checks them, and types as JSON has them: "4" is not 4."""
-    strategy.check(dict(knobs))
-    try:
-        strategy.knobs.model_validate_json(to_json(knobs), strict=True)
-    except ValidationError as invalid:
-        first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
-        name = "strop." + ".".join(map(str, first["loc"]))
-        raise BadRequest(f"{name}: {first['msg']}", param=name, code="invalid_knob") from invalid
 
 
 def suffix_of(service: Service, model: str) -> str | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import anyio
+
 from strop.strategies.kit.errors import EngineUnavailable, ScorerError
 
 T = TypeVar("T")

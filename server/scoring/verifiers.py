@@ -11,6 +11,7 @@ import anyio.to_process
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, best_match
 from referencing.exceptions import Unresolvable
+
 from strop.strategies.kit.errors import BadRequest
 from strop.strategies.kit.fan import fan_out
 from strop.strategies.kit.ops import Verified, Verify

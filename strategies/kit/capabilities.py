@@ -66,8 +66,8 @@ def needs(op: Op) -> dict[Capability, str | None]:
     match op:
         case Generate():
             return _generate_needs(op)
-        case Logprobs():
-            return {Capability.SCORE_TEXT: None}
+        case Logprobs(top=top):
+            return {Capability.SCORE_TEXT: None} | ({Capability.TOP_LOGPROBS: "logprobs"} if top else {})
         case Steps(by="prm"):
             return {Capability.PRM: None}
         case _:

@@ -49,8 +49,9 @@ class Best:
 class Context:
     """One request's way to the outside world.
 
-    `choices` is how many answers the client wants. `fence` is a random word of this request that delimits
-    untrusted text in prompts. `seed` is the client's seed, mixed with each op's key.
+    `choices` is how many answers the client wants; `live`, whether anybody reads words while they are decoded.
+    `fence` is a random word of this request that delimits untrusted text in prompts. `seed` is the client's seed,
+    mixed with each op's key.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Context:
         seed: int | None = None,
         choices: int = 1,
         fence: str = "fence",
+        live: bool = True,
         observe: Sequence[Observer] = (),
     ) -> None:
         self.choices = choices
@@ -75,6 +77,7 @@ class Context:
         self.unpriced = False
         self.clipped = False
         self.root = Branch(root, purse or Purse())
+        self._live = live
         self._perform = perform
         self._observers = observe
         self._began = perf_counter()
@@ -101,9 +104,11 @@ class Context:
         span = self._span()
         if self.seed is not None and sampling.get("seed") is None:
             sampling["seed"] = mix(self.seed, span.key)
-        if final and (self.choices == 1 or _branch.get() is self.root):
+        if final and self._live and (self.choices == 1 or _branch.get() is self.root):
             span.live = self._commit_delta
-        op = ops.Generate(chat.but(**sampling), n, prefix, tuple(sorted(want)), model)
+            self._commit_prefix(prefix)
+        wanted = {*want, "logprobs"} if chat.sampling.logprobs else set(want)
+        op = ops.Generate(chat.but(**sampling), n, prefix, tuple(sorted(wanted)), model)
         result = await self._ask(op, span, ops.Generated)
         return list(result.drafts)
 
@@ -117,9 +122,11 @@ class Context:
         result = await self._ask(ops.Steps(chat, draft, by), self._span(), ops.Stepped)
         return list(result.rewards)
 
-    async def logprobs(self, chat: Chat, drafts: Sequence[Draft], *, model: str = "policy") -> list[Logprob]:
-        """Likelihood of given drafts under the chat."""
-        result = await self._ask(ops.Logprobs(chat, tuple(drafts), model), self._span(), ops.Weighed)
+    async def logprobs(
+        self, chat: Chat, drafts: Sequence[Draft], *, model: str = "policy", top: int = 0
+    ) -> list[Logprob]:
+        """Likelihood of given drafts under the chat; with `top`, the likeliest tokens in every place too."""
+        result = await self._ask(ops.Logprobs(chat, tuple(drafts), model, top), self._span(), ops.Weighed)
         return list(result.values)
 
     async def verify(self, chat: Chat, drafts: Sequence[Draft], *, by: str, **spec: Any) -> list[Verdict]:
@@ -172,7 +179,7 @@ class Context:
 
     def commit(self, text: str) -> None:
         """These words are final: stream them now. The answer must start with everything committed."""
-        if self.choices == 1:
+        if text and self.choices == 1:
             self._commit_delta(Delta(text))
 
     def note(self, **facts: Any) -> None:
@@ -185,6 +192,11 @@ class Context:
         branch = _branch.get()
         key = f"{branch.path}#{branch.next()}"
         return Span(key, None if self.seed is None else mix(self.seed, key))
+
+    def _commit_prefix(self, prefix: Prefix | None) -> None:
+        """An op that continues a draft tells only its new words, so what they follow is told here."""
+        if prefix is not None and self.choices == 1:
+            self.commit((prefix.draft.text + prefix.inject).removeprefix(self.committed.get(0, "")))
 
     def _commit_delta(self, delta: Delta) -> None:
         self.committed[delta.index] = self.committed.get(delta.index, "") + delta.text

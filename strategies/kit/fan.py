@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 import anyio
+
 from strop.strategies.kit.errors import BudgetSpent
 
 R = TypeVar("R")

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic_core import to_json
+
 from strop.strategies.kit.errors import BadRequest
 
 RESERVED = frozenset({"strategy", "budget", "trace", "stream_trace", "tokens", "preset", "train", "store"})
@@ -35,9 +37,12 @@ def knobs_of(fn: Callable[..., Any]) -> type[Knobs]:
 
 
 def check(model: type[Knobs], values: dict[str, Any], strategy: str) -> dict[str, Any]:
-    """Validated knob values with defaults filled in; a `BadRequest` naming the first wrong knob otherwise."""
+    """Validated knob values with defaults filled in; a `BadRequest` naming the first wrong knob otherwise.
+
+    Types are those of JSON: "4" is not 4, and 1 is not true.
+    """
     try:
-        return model.model_validate(values).model_dump()
+        return model.model_validate_json(to_json(values), strict=True).model_dump()
     except ValidationError as invalid:
         first = invalid.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "strop"

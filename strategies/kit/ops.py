@@ -62,11 +62,16 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Logprobs:
-    """Likelihood of `drafts` under `chat`, without sampling."""
+    """Likelihood of `drafts` under `chat`, without sampling.
+
+    With `top` above 0 the tokens come back too, each with the `top` likeliest tokens in its place. Under an empty raw
+    prompt the first token of a draft has nothing before it; its logprob says nothing then.
+    """
 
     chat: Chat
     drafts: tuple[Draft, ...]
     model: str = "policy"
+    top: int = 0
     kind: Literal["logprobs"] = "logprobs"
 
     @property
@@ -93,10 +98,11 @@ class Verify:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """Result of `Generate`: `n` drafts, in order."""
+    """Result of `Generate`: `n` drafts, in order. `prompt_tokens` is the length of the prompt that each of them saw."""
 
     drafts: tuple[Draft, ...]
     usage: Usage = Usage()
+    prompt_tokens: int = 0
     kind: Literal["generated"] = "generated"
 
 

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import anyio
+
 from strop.strategies.kit.budget import Budget, Price, Purse, no_price
 from strop.strategies.kit.context import Context, Perform
 from strop.strategies.kit.errors import BadRequest, BudgetSpent, DeadlinePassed
@@ -27,6 +28,7 @@ class Request:
     budget: Budget = Budget()
     seed: int | None = None
     choices: int = 1
+    live: bool = True
     fence: str = field(default_factory=lambda: token_hex(8))
 
 
@@ -55,6 +57,7 @@ async def run(
         seed=request.seed,
         choices=request.choices,
         fence=request.fence,
+        live=request.live,
         observe=observe,
     )
     began = perf_counter()

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, TypeAdapter
+
 from strop.strategies.kit.events import Event, Finished, Kept, Noted, OpDone, Started
 from strop.strategies.kit.ops import Op, Result
 

@@ -75,6 +75,7 @@ class Sampling:
     ignore_eos: bool = False
     seed: int | None = None
     logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: bool = False
     top_logprobs: int = 0
 
 
@@ -238,8 +239,9 @@ class Prefix:
 class Usage:
     """What the engine did: token counts, generations started, and seconds it worked.
 
-    `prompt` counts every prompt token of every engine call, `cached` the part of them read from a prefix cache,
-    `completion` the tokens generated, `injected` the tokens strop inserted into an answer (part of `prompt`).
+    `prompt` counts the prompt tokens that engines were given, once per op where its drafts share the prompt, `cached`
+    the part of them read from a prefix cache, `completion` the tokens generated, `injected` the tokens strop inserted
+    into an answer (part of `prompt`), `calls` the drafts started.
     """
 
     prompt: int = 0
@@ -250,7 +252,14 @@ class Usage:
     seconds: float = 0.0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return Usage(
+            self.prompt + other.prompt,
+            self.cached + other.cached,
+            self.completion + other.completion,
+            self.injected + other.injected,
+            self.calls + other.calls,
+            self.seconds + other.seconds,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,10 +272,14 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Logprob:
-    """Teacher-forced likelihood of a draft under a chat: per-token logprobs and entropies (nats)."""
+    """Teacher-forced likelihood of a draft under a chat: per-token logprobs and entropies (nats).
+
+    `tokens` is filled when alternatives were asked for.
+    """
 
     logprobs: tuple[float, ...]
     entropies: tuple[float, ...] = ()
+    tokens: Tokens = Tokens()
 
     @property
     def total(self) -> float:

@@ -91,14 +91,15 @@ class Scripted:
             if span.live is not None:
                 known = op.prefix.draft.text + op.prefix.inject if op.prefix else ""
                 span.live(Delta(draft.text[len(known) :], index))
-        injected = sum(d.n_injected - (op.prefix.draft.n_injected if op.prefix else 0) for d in drafts)
+        inserted = drafts[0].n_injected - (op.prefix.draft.n_injected if op.prefix else 0)
+        prompt = count_prompt(op.chat) + before + inserted
         usage = Usage(
-            prompt=(count_prompt(op.chat) + before) * len(drafts) + injected,
-            completion=sum(d.n_tokens - before for d in drafts) - injected,
-            injected=injected,
+            prompt=prompt,
+            completion=sum(d.n_tokens - before - inserted for d in drafts),
+            injected=inserted,
             calls=len(drafts),
         )
-        return Generated(drafts, usage)
+        return Generated(drafts, usage, prompt)
 
     def _draft(self, op: Generate, span: Span) -> Draft:
         reply = self._next(op, span)

@@ -83,7 +83,7 @@ class Simulated:
 
         def usage() -> Usage:
             generated = sum(done) - start * op.n
-            return Usage(prompt * op.n, prompt * (op.n - 1), generated, _inserted(op) * op.n, op.n)
+            return Usage(prompt, 0, generated, _inserted(op), op.n)
 
         span.receipt.own = usage()
         span.receipt.partials = lambda: [d.cut(n) for d, n in zip(whole, done, strict=True) if n]
@@ -101,7 +101,7 @@ class Simulated:
                 span.receipt.own = usage()
         done = [draft.n_tokens for draft in whole]
         span.receipt.own = usage()
-        return Generated(tuple(whole), span.receipt.own)
+        return Generated(tuple(whole), span.receipt.own, prompt)
 
     def draft(self, op: Generate, key: str, index: int = 0) -> Draft:
         """One draft, complete, as `key` decides it."""

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from strop.server.api.wire.chat import INT32, Effort
+from strop.server.api.wire.chat import Effort
 from strop.server.api.wire.invalid import Wire, validated
 from strop.server.api.wire.messages import Text
+from strop.server.api.wire.sampling import INT32
 from strop.server.api.wire.strop import StropOptions
 from strop.server.api.wire.tools import (
     AllowedTools,
@@ -217,7 +218,8 @@ def chat_of(request: ResponsesRequest) -> Chat:
             temperature=request.temperature,
             top_p=request.top_p,
             max_tokens=request.max_output_tokens,
-            top_logprobs=max(1, request.top_logprobs or 0) if wants_logprobs(request) else 0,
+            logprobs=wants_logprobs(request),
+            top_logprobs=request.top_logprobs or 0,
         ),
         tools=tools,
         tool_choice=tool_choice,

@@ -29,6 +29,7 @@ class Generation:
         self._opening = opening
         self._drafts = [Growing(opening.start, i) for i in range(op.n)]
         self._counts = [0] * op.n
+        self._prompt = 0
         self._key = affinity(op.chat)
         span.receipt.partials = self._partials
 
@@ -37,7 +38,7 @@ class Generation:
         most = 1 if self._op.chat.sampling.temperature == 0 else self._pool.dialect.n
         await self._calls([(first, min(most, self._op.n - first)) for first in range(0, self._op.n, most)])
         await self._calls([(i, 1) for i, draft in enumerate(self._drafts) if not draft.seen])
-        return Generated(tuple(map(self._draft, range(self._op.n))), self._span.receipt.usage)
+        return Generated(tuple(map(self._draft, range(self._op.n))), self._span.receipt.usage, self._prompt)
 
     async def _calls(self, parts: list[tuple[int, int]]) -> None:
         """Several calls at once; each part is a first draft and how many."""
@@ -66,6 +67,7 @@ class Generation:
             finally:
                 for i in range(n):
                     self._counts[first + i] = call.tokens_of(i)
+                self._prompt = max(self._prompt, call.prompt)
                 call.close()
 
         await self._pool.attempt(self._key, use, n)

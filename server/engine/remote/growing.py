@@ -60,7 +60,6 @@ class Growing:
         for call in calls:
             self._call(call)
         tokens, named = self._tokens(choice, text)
-        words = text if self.seen else self._start.draft.text + text
         self.seen = True
         self._text.append(text)
         self._reasoning.append(reasoning)
@@ -68,7 +67,7 @@ class Growing:
             self.finish = _FINISH.get(choice["finish_reason"], "stop")
             self._stop_reason = choice.get("stop_reason")
         count = named or int(bool(text or reasoning or calls))
-        return Delta(words, self.index, reasoning, tokens), count
+        return Delta(text, self.index, reasoning, tokens), count
 
     def draft(self, n_tokens: int) -> Draft:
         """The draft as it stands; `n_tokens` counts what was generated. Unfinished ones end by length."""

@@ -46,6 +46,11 @@ class Call:
         self._confirmed: set[int] = set()
         self._final: int | None = None
 
+    @property
+    def prompt(self) -> int:
+        """Prompt tokens as the upstream counted them; 0 as long as it has not said."""
+        return self._prompt or 0
+
     def sent(self, drafts: int, injected: int = 0) -> None:
         """The upstream has, or may have, begun to work on `drafts` drafts."""
         if not self._posted.calls:
@@ -106,21 +111,9 @@ class Call:
         completion = now.completion - old.completion if now.completion else 0
         if prompt or cached or completion or now.calls or now.injected or now.seconds:
             new = Usage(prompt, cached, completion, now.injected, now.calls, now.seconds)
-            self._posted = _plus(old, new)
-            self._receipt.own = _plus(self._receipt.own, new)
-            self._totals.usage = _plus(self._totals.usage, new)
-
-
-def _plus(a: Usage, b: Usage) -> Usage:
-    """The sum, spelt out: this runs for every chunk of every stream."""
-    return Usage(
-        a.prompt + b.prompt,
-        a.cached + b.cached,
-        a.completion + b.completion,
-        a.injected + b.injected,
-        a.calls + b.calls,
-        a.seconds + b.seconds,
-    )
+            self._posted = old + new
+            self._receipt.own += new
+            self._totals.usage += new
 
 
 def guess(body: Mapping[str, Any]) -> int:

@@ -15,13 +15,13 @@ from strop.server.engine.simulated import faults as fault
 from strop.server.engine.simulated import numbers
 from strop.server.engine.simulated.planning import Planned, beginning, planned, prompt_tokens, room
 from strop.server.engine.simulated.revealing import Revealing
-from strop.server.engine.simulated.tokenizer import count, tokens_of
+from strop.server.engine.simulated.tokenizer import count, text_of, tokens_of
 from strop.server.engine.simulated.voice import Said, digest, readable, truth
 from strop.strategies.kit.capabilities import Capabilities, Capability
 from strop.strategies.kit.errors import BadRequest, EngineError, EngineOverloaded, EngineUnavailable
 from strop.strategies.kit.ops import Generate, Generated, Logprobs, Op, Result, Weighed
 from strop.strategies.kit.span import Span
-from strop.strategies.kit.types import Draft, Logprob, Sampling, Usage
+from strop.strategies.kit.types import Draft, Logprob, Sampling, Tokens, Usage
 from strop.strategies.testing import Brain
 from strop.strategies.testing.brain import task_of
 
@@ -134,7 +134,7 @@ class SimulatedEngine:
         revealing = Revealing(drafts, span, self._post, self._slots)
         span.receipt.partials = revealing.partials
         self._running += op.n
-        self._post(span, Usage(read * op.n, read * (op.n - 1), 0, inserted * op.n, op.n))
+        self._post(span, Usage(prompt=read, injected=inserted, calls=op.n))
         try:
             await checkpoint()
             await revealing.perform(self._latency, self._speed, kind)
@@ -144,7 +144,7 @@ class SimulatedEngine:
         finally:
             self._running -= op.n
             self._post(span, Usage(seconds=perf_counter() - began))
-        return Generated(tuple(draft.at(len(draft.new)) for draft in drafts), span.receipt.usage)
+        return Generated(tuple(draft.at(len(draft.new)) for draft in drafts), span.receipt.usage, read)
 
     def _planned(self, op: Generate, key: str, start: Draft, prompt: int, *, garbage: bool) -> list[Planned]:
         left = room(op.chat, prompt + start.n_tokens, self._context)
@@ -164,8 +164,8 @@ class SimulatedEngine:
 
     def _post(self, span: Span, used: Usage) -> None:
         """To the receipt and to the totals."""
-        span.receipt.own = _plus(span.receipt.own, used)
-        self._total = _plus(self._total, used)
+        span.receipt.own += used
+        self._total += used
 
     # ---- weighing ----------------------------------------------------------------------------------------------
 
@@ -175,10 +175,12 @@ class SimulatedEngine:
         values: list[Logprob] = []
         for draft in op.drafts:
             tokens = draft.tokens if draft.tokens.ids and draft.tokens.texts else tokens_of(draft.text)
+            if not draft.text:
+                tokens = Tokens(tokens.ids, tuple(map(text_of, tokens.ids)))
             self._post(span, Usage(prompt=prompt + len(tokens), cached=prompt if values else 0))
             mind = numbers.mind(self.brain, chat_digest, question, draft.text)
-            scored = numbers.columns(tokens, 0, mind, frozenset({"logprobs", "entropy"}), 0)
-            values.append(Logprob(scored.logprobs, scored.entropies))
+            scored = numbers.columns(tokens, 0, mind, frozenset({"logprobs", "entropy"}), op.top)
+            values.append(Logprob(scored.logprobs, scored.entropies, scored if op.top else Tokens()))
             await checkpoint()
         return Weighed(tuple(values), span.receipt.usage)
 
@@ -186,15 +188,3 @@ class SimulatedEngine:
 def greedy(sampling: Sampling) -> bool:
     """Whether every draft is the same."""
     return sampling.temperature == 0 or sampling.top_k == 1 or sampling.top_p == 0
-
-
-def _plus(a: Usage, b: Usage) -> Usage:
-    """The sum, spelt out: this runs for every token when drafts have a pace."""
-    return Usage(
-        a.prompt + b.prompt,
-        a.cached + b.cached,
-        a.completion + b.completion,
-        a.injected + b.injected,
-        a.calls + b.calls,
-        a.seconds + b.seconds,
-    )

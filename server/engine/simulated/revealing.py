@@ -91,11 +91,8 @@ class Revealing:
             self._post(self._span, Usage(completion=upto - done))
         if self._span.live is None:
             return
-        before, words = len(draft.start.tokens), draft.start.text if done == 0 else ""
+        before = len(draft.start.tokens)
         for place in range(before + done, before + upto):
             tokens = draft.columns[place : place + 1]
-            if words or tokens.texts[0]:
-                self._span.live(Delta(words + tokens.texts[0], index, tokens=tokens))
-            words = ""
-        if words and upto == len(draft.new):
-            self._span.live(Delta(words, index))
+            if tokens.texts[0]:
+                self._span.live(Delta(tokens.texts[0], index, tokens=tokens))

@@ -124,7 +124,8 @@ class TransformersEngine:
             await self._settle(handle)
             span.receipt.own = _usage(handle.usage(), op.n, asked.injected)
             self._count(span.receipt.own)
-        return Generated(tuple(translator.drafts(asked, results, span.key)), span.receipt.own)
+        drafts = tuple(translator.drafts(asked, results, span.key))
+        return Generated(drafts, span.receipt.own, len(asked.request.prompt_ids))
 
     async def _open(self, engine: Engine, request: core.TokenRequest, *, live: bool) -> Handle:
         try:
@@ -156,7 +157,10 @@ class TransformersEngine:
     async def _weigh(self, engine: Engine, translator: Translator, op: Logprobs, span: Span) -> Weighed:
         prompt, continuations = await anyio.to_thread.run_sync(translator.continuations, op)
         try:
-            scores = await engine.score(prompt, continuations)
+            if prompt:
+                scores = await engine.score(prompt, continuations, top=op.top)
+            else:
+                scores = await _scored_alone(engine, continuations, op.top)
         except ValueError as wrong:
             raise BadRequest(str(wrong), param="messages", code="context_length_exceeded") from wrong
         except core.RequestFailed as failed:
@@ -166,7 +170,13 @@ class TransformersEngine:
         used = scores.usage
         span.receipt.own = Usage(used.prompt_tokens, used.cached_tokens, seconds=used.seconds)
         self._count(span.receipt.own)
-        return Weighed(tuple(Logprob(s.logprobs, s.entropies) for s in scores.values), span.receipt.own)
+        values = zip(scores.values, continuations, strict=True)
+        return Weighed(
+            tuple(
+                Logprob(s.logprobs, s.entropies, translator.weighed(ids, s) if op.top else Tokens()) for s, ids in values
+            ),
+            span.receipt.own,
+        )
 
     def _count(self, used: Usage) -> None:
         done = self._done
@@ -179,15 +189,30 @@ class TransformersEngine:
         )
 
 
+async def _scored_alone(engine: Engine, texts: Sequence[tuple[int, ...]], top: int) -> core.Scores:
+    """Texts with nothing before them: the first token of each is read, not scored."""
+    values: list[core.SequenceScore] = []
+    spent = core.Usage()
+    for ids in texts:
+        found = await engine.score(ids[:1], [ids[1:]], top=top)
+        [rest], used = found.values, found.usage
+        values.append(core.SequenceScore((0.0, *rest.logprobs), (0.0, *rest.entropies), ((), *rest.top)))
+        spent = core.Usage(
+            spent.prompt_tokens + used.prompt_tokens,
+            spent.cached_tokens + used.cached_tokens,
+            seconds=spent.seconds + used.seconds,
+        )
+    return core.Scores(tuple(values), spent)
+
+
 def _usage(used: core.Usage, n: int, injected: int) -> Usage:
-    """The protocol counts the prompt once per draft; drafts after the first read it from the cache."""
-    prompt = used.prompt_tokens
-    started = n if prompt else 0
+    """All drafts of a request share its prompt; one that never started has cost nothing."""
+    started = used.prompt_tokens > 0
     return Usage(
-        prompt=prompt * n,
-        cached=used.cached_tokens + prompt * max(0, started - 1),
+        prompt=used.prompt_tokens,
+        cached=used.cached_tokens,
         completion=used.completion_tokens,
-        injected=injected * n if started else 0,
-        calls=started,
+        injected=injected if started else 0,
+        calls=n if started else 0,
         seconds=used.seconds,
     )

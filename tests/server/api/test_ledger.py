@@ -7,7 +7,7 @@ from strop.server.api.progress import Progress, machine
 from strop.server.service import Ask, Selection
 from strop.strategies.direct import direct
 from strop.strategies.kit.events import Bill, Event, Finished, Kept, Noted, OpDone, OpStarted, Outcome, Started
-from strop.strategies.kit.ops import Generate, Logprobs, Score, Steps, Verify
+from strop.strategies.kit.ops import Generate, Generated, Logprobs, Score, Steps, Verify
 from strop.strategies.kit.strategy import strategy_of
 from strop.strategies.kit.types import Chat, Draft, Message, Prefix, Usage
 
@@ -24,8 +24,11 @@ def ledger(*events: Event) -> Ledger:
     return made
 
 
-def done(chat: Chat, usage: Usage, n: int = 1, prefix: Prefix | None = None, error: str | None = None) -> OpDone:
-    return OpDone("k", Generate(chat, n, prefix), None, error, usage)
+def done(
+    chat: Chat, usage: Usage, n: int = 1, prefix: Prefix | None = None, error: str | None = None, prompt: int = 0
+) -> OpDone:
+    result = Generated((), usage, prompt) if prompt else None
+    return OpDone("k", Generate(chat, n, prefix), result, error, usage)
 
 
 def bill(*parts: Usage) -> Bill:
@@ -36,13 +39,13 @@ def test_the_prompt_is_that_of_the_question_as_it_was_asked():
     made = ledger(
         done(CRITIC, Usage(3, 0, 5, 0, 1)),
         done(REWRITTEN, Usage(9, 0, 5, 0, 1)),
-        done(QUESTION.but(temperature=0.5), Usage(28, 0, 20, 0, 4), n=4),
+        done(QUESTION.but(temperature=0.5), Usage(28, 0, 20, 0, 4), n=4, prompt=7),
     )
     assert made.usage(Outcome((), "done"))["prompt_tokens"] == 7
 
 
 def test_without_such_an_op_it_is_the_shortest_prompt_that_could_lead_to_an_answer():
-    made = ledger(done(CRITIC, Usage(3, 0, 5, 0, 1)), done(REWRITTEN, Usage(18, 0, 5, 0, 2), n=2))
+    made = ledger(done(CRITIC, Usage(3, 0, 5, 0, 1)), done(REWRITTEN, Usage(9, 0, 5, 0, 2), n=2))
     assert made.usage(Outcome((), "done"))["prompt_tokens"] == 9
 
 
@@ -67,14 +70,12 @@ def test_the_usage_identity_holds_with_injected_words_and_hidden_drafts():
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
 
 
-def test_only_what_was_cached_before_the_request_counts_as_cached():
-    cold = ledger(done(QUESTION, Usage(80, 70, 5, 0, 8), n=8))
-    warm = ledger(done(QUESTION, Usage(80, 78, 5, 0, 8), n=8))
-    unlucky = ledger(done(QUESTION, Usage(80, 40, 5, 0, 8), n=8))
-    found = [
-        each.usage(Outcome((), "done"))["prompt_tokens_details"]["cached_tokens"] for each in (cold, warm, unlucky)
-    ]
-    assert found == [0, 8, 0]
+def test_cached_tokens_are_at_most_the_clients_prompt():
+    cold = ledger(done(QUESTION, Usage(10, 0, 5, 0, 8), n=8, prompt=10))
+    warm = ledger(done(QUESTION, Usage(10, 9, 5, 0, 8), n=8, prompt=10))
+    resent = ledger(done(QUESTION, Usage(80, 70, 5, 0, 8), n=8, prompt=10))
+    found = [each.usage(Outcome((), "done"))["prompt_tokens_details"]["cached_tokens"] for each in (cold, warm, resent)]
+    assert found == [0, 9, 10]
 
 
 def test_progress_is_short_and_not_repeated():

@@ -130,7 +130,7 @@ async def test_tool_calls_come_through(remote: RemoteEngine) -> None:
     assert ours.n_tokens == theirs.n_tokens
 
 
-async def test_deltas_join_to_the_draft(remote: RemoteEngine) -> None:
+async def test_deltas_join_to_what_the_op_adds_to_the_draft(remote: RemoteEngine) -> None:
     words = ["", ""]
 
     def live(delta: Delta) -> None:
@@ -139,7 +139,8 @@ async def test_deltas_join_to_the_draft(remote: RemoteEngine) -> None:
     for prefix in (None, Prefix(Draft("So far"), ", and")):
         words[:] = ["", ""]
         result = await made(remote, Generate(WHY, 2, prefix), Span("a#1", live=live))
-        assert words == [d.text for d in result.drafts]
+        known = prefix.draft.text + prefix.inject if prefix else ""
+        assert [known + said for said in words] == [d.text for d in result.drafts]
 
 
 # -------------------------------------------------------------------------------------------- prefixes

@@ -253,7 +253,7 @@ async def test_injected_tokens_are_marked_and_counted() -> None:
         assert continued.injected == ((9, 9 + count),)
         assert "".join(continued.tokens.texts) == continued.text
         assert continued.tokens.logprobs[:9] == start.tokens.logprobs
-    assert result.usage.injected == 2 * count
+    assert result.usage.injected == count
     assert result.usage.completion == sum(d.n_tokens - 9 - count for d in result.drafts)
 
 
