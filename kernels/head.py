@@ -35,7 +35,7 @@ class Head:
         )
 
     def logits(self, hidden_Td: Tensor) -> Tensor:
-        """[T, V] fp32 logits of the model."""
+        """[T, V] fp32 logits of the model. Not differentiable (in place); `score_hidden` is."""
         return self.cap(self.linear(hidden_Td))
 
     def cap(self, linear_TV: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import statistics
 from collections import deque
@@ -13,7 +14,8 @@ import torch
 
 from strop.kernels import ConfidenceGate, EntropyGate, EntropyKnobs, Flagged, confidence_gate, entropy_gate
 
-SLOTS, ROWS, CAPACITY = 9, 6, 3
+SLOTS, ROWS, CAPACITY = 9, 6, 2
+STEPS = 60 if os.environ.get("STROP_KERNELS") == "interpret" else 200  # of the kernel with a program per row
 
 
 class PlainGate:
@@ -33,7 +35,7 @@ class PlainGate:
 def some_knobs(dice: random.Random) -> EntropyKnobs:
     return EntropyKnobs(
         window=dice.choice([1, 2, 5, 8]), k=dice.uniform(0.2, 1.5), min_std=0.1, min_threshold=0.8,
-        warmup_threshold=2.0, max_activations=dice.choice([0, 2, 5]),
+        warmup_threshold=2.0, max_activations=dice.choice([0, 3, 50]),
     )  # fmt: skip
 
 
@@ -48,7 +50,8 @@ def test_two_hundred_ragged_steps_equal_a_plain_python_gate(oracle: SimpleNamesp
         slots = dice.sample(range(SLOTS), ROWS)
         slots[dice.randrange(ROWS)] = -1
         active = [dice.random() < 0.8 for _ in slots]
-        entropy = [math.nan if dice.random() < 0.05 else dice.expovariate(1.0) for _ in slots]
+        scale = 4.0 if dice.random() < 0.1 else 1.0  # now and then everything spikes at once
+        entropy = [math.nan if dice.random() < 0.05 else scale * dice.expovariate(1.0) for _ in slots]
         want, lost, thresholds = [], 0, []
         for row, (slot, h) in enumerate(zip(slots, entropy, strict=True)):
             if slot < 0 or not active[row] or math.isnan(h):
@@ -105,11 +108,11 @@ def test_more_rows_than_one_block_compact_in_order() -> None:
     assert got.rows[: int(got.count)].tolist() == list(range(5, rows, 37))
 
 
-def test_two_hundred_ragged_steps_equal_a_plain_python_sliding_group(oracle: SimpleNamespace) -> None:
+def test_ragged_steps_equal_a_plain_python_sliding_group(oracle: SimpleNamespace) -> None:
     dice, gate = random.Random(2), ConfidenceGate.allocate(SLOTS, "cpu", max_window=8)
     plain: dict[int, tuple[int, float, list[float]]] = {}
     lowest, stops = dict.fromkeys(range(SLOTS), math.inf), 0
-    for _ in range(200):
+    for _ in range(STEPS):
         for slot in range(SLOTS):
             if slot not in plain or dice.random() < 0.03:
                 plain[slot], lowest[slot] = (dice.choice([1, 3, 8]), dice.choice([2.0, 3.0, -math.inf]), []), math.inf
@@ -132,7 +135,7 @@ def test_two_hundred_ragged_steps_equal_a_plain_python_sliding_group(oracle: Sim
         assert got.stop.tolist() == stop
         oracle.close(got.group, torch.tensor(group), 1e-5)
         stops += sum(stop)
-    assert stops > 50
+    assert stops > STEPS / 4
     oracle.close(gate.lowest, torch.tensor([lowest[slot] for slot in range(SLOTS)]), 1e-5)
 
 

@@ -17,17 +17,17 @@ CHILD = {"STROP_KERNELS": "interpret", "TRITON_INTERPRET": "1", "OMP_NUM_THREADS
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 @pytest.mark.skipif(os.environ.get("STROP_KERNELS") == "interpret", reason="this is the child process")
 def test_the_kernel_tests_pass_on_the_triton_path_in_the_interpreter() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
+    options = [
         "-x",
         "--import-mode=importlib",
         "-p",
         "no:cacheprovider",
-        str(HERE),
+        "-o",
+        "addopts=",
+        "-m",
+        "not model and not gpu",
     ]
+    command = [sys.executable, "-m", "pytest", *options, str(HERE)]
     done = subprocess.run(
         command, cwd=HERE.parents[1], env={**os.environ, **CHILD}, capture_output=True, text=True, timeout=300
     )
