@@ -156,7 +156,7 @@ class _Session:
         left, right = mathematical(a), mathematical(b)
         if left is None or right is None or not await self._reads(left) or not await self._reads(right):
             return False
-        return await self._ask(left, right)
+        return await self._ask(*sorted((left, right)))
 
     async def _reads(self, latex: str) -> bool:
         if latex not in self.readable:
