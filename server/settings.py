@@ -114,6 +114,7 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="cpu, cuda, cuda:1, ...")
     max_model_len: int | None = Field(None, ge=16, description="context in tokens; default: the model's own")
     max_num_seqs: int = Field(32, ge=1, description="drafts decoded together")
+    vllm_flags: tuple[str, ...] = Field((), description="words of vLLM's own command line, for the vllm engine")
     upstream: Upstream = Upstream()
     simulation: Simulation = Simulation()
     judge: str | None = Field(None, description="OpenAI-compatible URL of a separate judge model")

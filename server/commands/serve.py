@@ -32,6 +32,9 @@ VERBOSE = ("debug", "trace")
 @settings_flags
 def serve(
     model: Annotated[str | None, typer.Argument(help="HF id, folder or GGUF file; none: the embedded model")] = None,
+    passed_on: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- FLAGS]", help="flags of vLLM itself, for the vllm engine")
+    ] = None,
     *,
     config: Path | None = None,
     given: dict[str, Any],
@@ -41,7 +44,11 @@ def serve(
     Flags win over STROP_* environment variables, which win over the YAML file. SIGTERM or Ctrl-C ends the server
     after the running requests are answered; a second one ends it at once.
     """
+    if passed_on:
+        given = {**given, "vllm_flags": [*given.get("vllm_flags", []), *passed_on]}
     settings = configured(config, given, model)
+    if passed_on and settings.engine != "vllm":
+        fail(f"only the vllm engine takes further flags: {' '.join(passed_on)}", USAGE)
     app = _build(settings)
     service = app.state.service
     server = Server(_uvicorn(settings, app), lambda port: _announce(settings, service, port))

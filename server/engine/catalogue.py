@@ -45,4 +45,14 @@ def policy(settings: Settings) -> Engine:
                 max_rows=settings.max_num_seqs,
             )
         case "vllm":
-            raise ValueError("the vllm engine is not part of this version; run vLLM beside strop and use engine remote")
+            from strop.server.engine.vllm.engine import VllmEngine
+
+            if settings.model is None:
+                raise ValueError("the vllm engine needs a model: strop serve MODEL --engine vllm")
+            return VllmEngine(
+                settings.model,
+                dtype=settings.dtype,
+                max_model_len=settings.max_model_len,
+                max_num_seqs=settings.max_num_seqs if "max_num_seqs" in settings.model_fields_set else None,
+                flags=settings.vllm_flags,
+            )

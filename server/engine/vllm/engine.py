@@ -1,0 +1,135 @@
+"""vLLM behind strop's engine protocol."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from time import perf_counter, time
+
+import anyio.to_thread
+
+from strop.server.engine.base import Counters, Health, ModelInfo
+from strop.server.engine.chat.translate import Asked
+from strop.server.engine.vllm import launch, metrics
+from strop.server.engine.vllm.generation import Generation, Place
+from strop.server.engine.vllm.instance import ALWAYS_MISSING, Instance, boot
+from strop.server.engine.vllm.lifeline import Lifeline
+from strop.server.engine.vllm.params import Report
+from strop.server.engine.vllm.weighing import Weighing
+from strop.strategies.kit.capabilities import Capabilities, Capability
+from strop.strategies.kit.errors import EngineUnavailable, MissingCapability
+from strop.strategies.kit.ops import Generate, Generated, Logprobs, Op, Result, Weighed
+from strop.strategies.kit.span import Span
+from strop.strategies.kit.types import Usage
+
+MEASURED = {Capability.ENTROPY.value, Capability.CERTAINTY.value}
+
+
+class VllmEngine:
+    """One model served by vLLM in child processes of this one.
+
+    `flags` are words of vLLM's own command line ("--tensor-parallel-size", "2") and win over the other parameters.
+    `salt` names, per op, whose prefix cache it may share (None: everybody's). Needs vLLM 0.32; constructing it checks
+    only that there is a vLLM.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        dtype: str = "auto",
+        max_model_len: int | None = None,
+        max_num_seqs: int | None = None,
+        flags: tuple[str, ...] = (),
+        salt: Callable[[Span], str | None] = lambda _: None,
+    ) -> None:
+        launch.require_installed()
+        launch.check_flags(flags)
+        wanted = launch.Launch(model, dtype, max_model_len, max_num_seqs, flags)
+        self._series, self._totals = metrics.Series(), metrics.Totals()
+        self._lifeline: Lifeline[Instance] = Lifeline(partial(boot, wanted, self._series, self._totals))
+        self._model = ModelInfo(launch.public_name(model))
+        self._salt = salt
+        self._calls = 0
+
+    @property
+    def model(self) -> ModelInfo:
+        """The served model."""
+        return self._model
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the running engine can do, and why not what it cannot."""
+        latest = self._lifeline.latest
+        return Capabilities(frozenset(), ALWAYS_MISSING) if latest is None else latest.capabilities
+
+    @property
+    def collector(self) -> metrics.Series:
+        """vLLM's own metrics (`vllm:*`), to be registered with the server's registry."""
+        return self._series
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Boot vLLM and keep it alive; its processes are gone on leaving."""
+        async with self._lifeline.running() as first:
+            self._model = ModelInfo(self._model.name, first.bounds.context, int(time()), "strop")
+            yield
+
+    def health(self) -> Health:
+        """Not ready while a dead engine is being replaced."""
+        return self._lifeline.health()
+
+    def counters(self) -> Counters:
+        """vLLM's own counts; `calls` are drafts and scored texts that began."""
+        t = self._totals
+        return Counters(t.prompt, t.cached, t.completion, self._calls, t.running, t.waiting)
+
+    async def perform(self, op: Op, span: Span) -> Result:
+        """Do a `Generate` or a `Logprobs` op."""
+        instance = self._lifeline.engine
+        try:
+            match op:
+                case Generate():
+                    return await self._generate(instance, op, span)
+                case Logprobs():
+                    return await self._weigh(instance, op, span)
+                case _:
+                    raise MissingCapability(op.kind, "an engine generates and weighs; it does not score")
+        except Exception as failure:
+            if instance.dead:
+                self._lifeline.suspect()
+                raise EngineUnavailable("the engine died; it is being started again") from failure
+            raise
+
+    async def _generate(self, instance: Instance, op: Generate, span: Span) -> Generated:
+        translator = instance.translator
+        asked = await anyio.to_thread.run_sync(translator.request, op)
+        generation = Generation(instance, asked, self._report(op, asked, span), self._place(span))
+        span.receipt.partials = lambda: translator.drafts(asked, generation.results(), span.key)
+        try:
+            await generation.run(span.live if not asked.tools else None)
+        finally:
+            span.receipt.own = generation.usage
+            self._calls += generation.usage.calls
+        results = await anyio.to_thread.run_sync(generation.results)
+        return Generated(tuple(translator.drafts(asked, results, span.key)), span.receipt.own)
+
+    async def _weigh(self, instance: Instance, op: Logprobs, span: Span) -> Weighed:
+        began = perf_counter()
+        prompt, drafts = await anyio.to_thread.run_sync(instance.translator.continuations, op)
+        weighing = Weighing(instance, prompt, drafts, self._place(span))
+        try:
+            values = await weighing.run()
+        finally:
+            span.receipt.own = weighing.usage + Usage(seconds=perf_counter() - began)
+        return Weighed(values, span.receipt.own)
+
+    def _place(self, span: Span) -> Place:
+        return Place(span.key, priority=0 if span.live is not None else 1, salt=self._salt(span))
+
+    @staticmethod
+    def _report(op: Generate, asked: Asked, span: Span) -> Report:
+        """Logprobs always come along: they cost vLLM next to nothing, and strategies rank by them."""
+        live = span.live is not None and not asked.tools
+        return Report(live=live, logprobs=True, stats=bool(MEASURED & set(op.want)))
