@@ -71,6 +71,11 @@ class Translator:
         logprobs = tuple(map(_finite, part.logprobs))
         return Tokens(part.ids, part.pieces, logprobs, part.entropies, part.certainties, top)
 
+    def weighed(self, ids: tuple[int, ...], score: core.SequenceScore) -> Tokens:
+        """Given tokens with their scores under strop's names."""
+        top = tuple(tuple((t.id, self.word(t.id), _finite(t.logprob)) for t in row) for row in score.top)
+        return Tokens(ids, tuple(map(self.word, ids)), tuple(map(_finite, score.logprobs)), score.entropies, (), top)
+
     def _prompt(self, chat: Chat) -> tuple[int, ...]:
         if isinstance(chat.prompt, tuple):
             return chat.prompt

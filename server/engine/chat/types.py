@@ -161,10 +161,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class SequenceScore:
-    """Teacher-forced numbers of one continuation, one entry per token."""
+    """Teacher-forced numbers of one continuation, one entry per token; `top` is empty unless asked for."""
 
     logprobs: tuple[float, ...]
     entropies: tuple[float, ...]
+    top: tuple[tuple[TopToken, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

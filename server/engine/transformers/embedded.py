@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -23,7 +23,7 @@ from strop.strategies.kit.capabilities import Capabilities, Capability
 from strop.strategies.kit.errors import BadRequest, EngineError, EngineUnavailable, MissingCapability
 from strop.strategies.kit.ops import Generate, Generated, Logprobs, Op, Result, Weighed
 from strop.strategies.kit.span import Delta, Span
-from strop.strategies.kit.types import Logprob, Usage
+from strop.strategies.kit.types import Logprob, Tokens, Usage
 
 MISSING = {
     Capability.HIDDEN_STATES: "the embedded engine does not return hidden states",
@@ -170,13 +170,11 @@ class TransformersEngine:
         used = scores.usage
         span.receipt.own = Usage(used.prompt_tokens, used.cached_tokens, seconds=used.seconds)
         self._count(span.receipt.own)
-        values = zip(scores.values, continuations, strict=True)
-        return Weighed(
-            tuple(
-                Logprob(s.logprobs, s.entropies, translator.weighed(ids, s) if op.top else Tokens()) for s, ids in values
-            ),
-            span.receipt.own,
+        values = tuple(
+            Logprob(score.logprobs, score.entropies, translator.weighed(ids, score) if op.top else Tokens())
+            for score, ids in zip(scores.values, continuations, strict=True)
         )
+        return Weighed(values, span.receipt.own)
 
     def _count(self, used: Usage) -> None:
         done = self._done
@@ -194,6 +192,9 @@ async def _scored_alone(engine: Engine, texts: Sequence[tuple[int, ...]], top: i
     values: list[core.SequenceScore] = []
     spent = core.Usage()
     for ids in texts:
+        if not ids:
+            values.append(core.SequenceScore((), ()))
+            continue
         found = await engine.score(ids[:1], [ids[1:]], top=top)
         [rest], used = found.values, found.usage
         values.append(core.SequenceScore((0.0, *rest.logprobs), (0.0, *rest.entropies), ((), *rest.top)))

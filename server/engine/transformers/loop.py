@@ -143,14 +143,14 @@ class Engine:
             async for event in events:
                 yield event
 
-    async def score(self, prompt_ids: Sequence[int], continuations: Sequence[Sequence[int]]) -> Scores:
+    async def score(self, prompt_ids: Sequence[int], continuations: Sequence[Sequence[int]], *, top: int = 0) -> Scores:
         """Logprob and entropy (nats) of every token of every continuation of the prompt, which must not be empty.
 
-        In the usage every token counts as a prompt token.
+        Also the `top` likeliest tokens in every place. In the usage every token counts as a prompt token.
         """
         self._check_ids(prompt_ids, *continuations, room=max(map(len, continuations), default=0))
         task = Task(len(prompt_ids) + sum(map(len, continuations)))
-        values = await self._chore(task, scoring.score(self._batcher, task, prompt_ids, continuations))
+        values = await self._chore(task, scoring.score(self._batcher, task, prompt_ids, continuations, top))
         return Scores(values, task.usage())
 
     async def label_logprobs(self, prompt_ids: Sequence[int], label_ids: Sequence[int]) -> LabelScores:

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from strop.server.engine.chat.types import LabelScores, RequestFailed, SequenceScore
+from strop.server.engine.chat.types import LabelScores, RequestFailed, SequenceScore, TopToken
 from strop.server.engine.transformers.batcher import Batcher
 from strop.server.engine.transformers.cache import Sheet
 from strop.server.engine.transformers.job import Task
@@ -21,7 +21,7 @@ Ids = Sequence[int]
 
 
 def score(
-    batcher: Batcher, task: Task, prompt_ids: Ids, continuations: Sequence[Ids]
+    batcher: Batcher, task: Task, prompt_ids: Ids, continuations: Sequence[Ids], top: int = 0
 ) -> Generator[int, None, tuple[SequenceScore, ...]]:
     """Logprob and entropy of every token of every continuation. Yields the tokens of each portion."""
     sheet = yield from _read(batcher, task, prompt_ids[:-1])
@@ -30,12 +30,12 @@ def score(
         targets = [continuations[i] for i in group]
         inputs = [[prompt_ids[-1], *ids[:-1]] for ids in targets]
         if len(group) == 1:
-            found[group[0]] = yield from _single(batcher, sheet, inputs[0], targets[0])
+            found[group[0]] = yield from _single(batcher, sheet, inputs[0], targets[0], top)
             continue
         longest = max(map(len, inputs))
         logits = batcher.runner.branch(sheet, [[*ids, *[0] * (longest - len(ids))] for ids in inputs])
         for i, row, ids in zip(group, logits, targets, strict=True):
-            found[i] = _measure(row[: len(ids)], ids)
+            found[i] = _measure(row[: len(ids)], ids, top)
         yield longest * len(group)
     return tuple(found[i] for i in range(len(continuations)))
 
@@ -65,7 +65,7 @@ def _read(batcher: Batcher, task: Task, ids: Ids) -> Generator[int, None, Sheet]
     return sheet
 
 
-def _single(batcher: Batcher, sheet: Sheet, inputs: Ids, targets: Ids) -> Generator[int, None, SequenceScore]:
+def _single(batcher: Batcher, sheet: Sheet, inputs: Ids, targets: Ids, top: int) -> Generator[int, None, SequenceScore]:
     """One continuation of any length, in portions."""
     own = Sheet(sheet.geometry, sheet.length + len(inputs))
     own.append(sheet.written)
@@ -73,21 +73,35 @@ def _single(batcher: Batcher, sheet: Sheet, inputs: Ids, targets: Ids) -> Genera
     for start in range(0, len(inputs), batcher.limits.prefill_tokens):
         portion = slice(start, start + batcher.limits.prefill_tokens)
         logits = batcher.runner.prefill(own, inputs[portion], every=True)
-        parts.append(_measure(logits, targets[portion]))
+        parts.append(_measure(logits, targets[portion], top))
         yield len(logits)
     return SequenceScore(
         tuple(value for part in parts for value in part.logprobs),
         tuple(value for part in parts for value in part.entropies),
+        tuple(value for part in parts for value in part.top),
     )
 
 
-def _measure(logits: Tensor, targets: Ids) -> SequenceScore:
+def _measure(logits: Tensor, targets: Ids, top: int) -> SequenceScore:
     """logits [T, V] that predict the T targets."""
     stats = row_stats(logits)
     if not bool(stats.sound.all()):
         raise RequestFailed("the model produced numbers that are not finite")
     at = torch.tensor([list(targets)], device=logits.device).T
-    return SequenceScore(tuple(stats.logprobs.gather(1, at)[:, 0].tolist()), tuple(stats.entropy.tolist()))
+    return SequenceScore(
+        tuple(stats.logprobs.gather(1, at)[:, 0].tolist()),
+        tuple(stats.entropy.tolist()),
+        _likeliest(stats.logprobs, top) if top else (),
+    )
+
+
+def _likeliest(logprobs: Tensor, count: int) -> tuple[tuple[TopToken, ...], ...]:
+    """The `count` likeliest tokens of every row of logprobs [T, V], best first."""
+    values, ids = logprobs.topk(min(count, logprobs.shape[1]))
+    return tuple(
+        tuple(TopToken(int(i), float(v)) for i, v in zip(row_ids, row, strict=True))
+        for row_ids, row in zip(ids.tolist(), values.tolist(), strict=True)
+    )
 
 
 def _groups(continuations: Sequence[Ids], before: int, portion: int, kv_tokens: int) -> Iterator[list[int]]:
