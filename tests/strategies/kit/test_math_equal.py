@@ -150,6 +150,7 @@ async def test_equivalence_is_mathematical_and_symmetric() -> None:
         (r"\{1,2\}", r"\{2,1\}"): True,
         ("(1,2)", "(2,1)"): False,
         ("x=3", "3"): True,
+        ("(1,2)", "1<x<2"): True,
         (r"2\pi", "π*2"): True,
         (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{bmatrix}1&2\\3&4\end{bmatrix}"): True,
         ("(x-1)(x+1)", "x^2-1"): True,
