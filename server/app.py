@@ -25,6 +25,8 @@ def build(settings: Settings, engines: Mapping[str, Engine] | None = None) -> Fa
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with service.running():
+            metrics.watch(service)
+            metrics.declare(models=service.model_names(), tenants=["default", *(key.tenant for key in settings.keys)])
             yield
 
     app = FastAPI(

@@ -93,6 +93,11 @@ class Service:
         """The base model's public name."""
         return self.settings.served_model_name or self.engine.model.name
 
+    def model_names(self) -> list[str]:
+        """Every model id that a request may carry: the base, and the base with a preset or strategy."""
+        base = self.model_name
+        return [base, *(f"{base}:{name}" for name in dict.fromkeys([*self.settings.presets, *self.strategies]))]
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Engines loaded, owner tasks started; all of it ended on leaving."""

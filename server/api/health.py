@@ -62,8 +62,11 @@ def router(service: Service) -> APIRouter:
     kinds = {"text/plain": text, "application/openmetrics-text": text}
 
     @routes.get("/metrics", summary="Prometheus metrics", response_class=Response, responses={200: {"content": kinds}})
-    async def metrics(request: Request) -> Response:
-        """OpenMetrics, with exemplars, for scrapers that accept it; the text format for all others."""
+    def metrics(request: Request) -> Response:
+        """OpenMetrics, with exemplars, for scrapers that accept it; the text format for all others.
+
+        Not a coroutine: writing many series takes a while, and requests must not wait for it.
+        """
         body, kind = service.metrics.exposition(request.headers.get("accept"))
         return Response(body, media_type=kind)
 

@@ -72,7 +72,6 @@ def _build(settings: Settings) -> Any:
     service = app.state.service
     if wrong_names := list(misnamed(settings, service.strategies)):
         fail("\n".join(wrong_names), USAGE)
-    service.metrics.watch(service)
     return app
 
 
