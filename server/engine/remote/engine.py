@@ -8,13 +8,12 @@ from contextlib import asynccontextmanager
 from types import MappingProxyType
 
 import anyio
-import httpx
 
 from strop.server.engine.base import Counters, Health, ModelInfo
 from strop.server.engine.remote.dialect import overridden
 from strop.server.engine.remote.failures import Misconfigured
 from strop.server.engine.remote.generation import Generation
-from strop.server.engine.remote.link import Link
+from strop.server.engine.remote.link import Http, Link
 from strop.server.engine.remote.meter import Totals
 from strop.server.engine.remote.opening import opening
 from strop.server.engine.remote.pool import Pool, Replica
@@ -29,7 +28,6 @@ from strop.strategies.kit.span import Span
 log = logging.getLogger(__name__)
 
 _NONE: Mapping[Capability, bool] = MappingProxyType({})
-_KEEP_ALIVE = 4.0  # seconds; uvicorn, and so vLLM, closes idle connections after 5
 _CHECK = 5.0  # seconds that a health check may take
 _SLOWEST_LOOK = 10.0  # seconds between two looks for the first upstream
 
@@ -59,13 +57,8 @@ class RemoteEngine:
     ) -> None:
         if not urls:
             raise ValueError("the remote engine needs at least one upstream URL")
-        self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(None, connect=5.0, write=30.0),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=_KEEP_ALIVE),
-            headers={"Accept-Encoding": "identity"},
-            trust_env=trust_env,
-        )
-        self._pool = Pool([Replica(Link(self._client, url, api_key)) for url in urls], retries)
+        self._http = Http(trust_env=trust_env)
+        self._pool = Pool([Replica(Link(self._http, url, api_key)) for url in urls], retries)
         self._overrides = capabilities
         self._totals = Totals()
         self._wanted = model
@@ -105,7 +98,7 @@ class RemoteEngine:
     async def running(self) -> AsyncIterator[None]:
         """Find out what the upstreams are, then watch their health; connections are closed on leaving."""
         try:
-            async with self._client, anyio.create_task_group() as tasks:
+            async with self._http.running(), anyio.create_task_group() as tasks:
                 await self._meet_first()
                 tasks.start_soon(self._watch)
                 yield

@@ -3,35 +3,76 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from math import inf
+from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import anyio
-import httpx
+from yarl import URL
 
 from strop.server.engine.remote.failures import Unreached, from_response
 from strop.server.engine.remote.sse import Events
 from strop.strategies.kit.errors import EngineError
 
 _DRAIN = 0.5  # seconds to wait for the end of a stream that has said [DONE], so that its connection can be reused
+_KEEP_ALIVE = 4.0  # seconds; uvicorn, and so vLLM, closes idle connections after 5
+_CONNECT = 5.0  # seconds
 
 Take = Callable[[Mapping[str, Any]], None]
+
+
+class Http:
+    """The connections of one engine, open while it runs. One pool for all upstreams, without a limit of its own."""
+
+    def __init__(self, *, trust_env: bool) -> None:
+        self._trust_env = trust_env
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The pool; only while running."""
+        if self._session is None:
+            raise EngineError("the remote engine is not running")
+        return self._session
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Connections are made on demand and closed on leaving."""
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_headers_sent)
+        async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT),
+            headers={"Accept-Encoding": "identity"},
+            trace_configs=[trace],
+            trust_env=self._trust_env,
+        ) as self._session:
+            yield
+        self._session = None
+
+
+async def _headers_sent(_: object, context: SimpleNamespace, __: object) -> None:
+    """From here on the upstream may be working."""
+    sent = getattr(context, "trace_request_ctx", None)
+    if isinstance(sent, list):
+        sent.append(True)
 
 
 class Link:
     """Talks to one server. `url` may or may not end in the API root (`/v1`)."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str, api_key: str | None) -> None:
-        parsed = httpx.URL(url)
+    def __init__(self, http: Http, url: str, api_key: str | None) -> None:
+        parsed = URL(url)
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise ValueError(f"not an http(s) URL: {url!r}")
         base = url.rstrip("/")
         self.api = base if base.endswith("/v1") else f"{base}/v1"
         self.root = self.api.removesuffix("/v1")
-        self.label = str(parsed.copy_with(username=None, password=None, query=None, fragment=None))
-        self._client = client
+        self.label = str(parsed.with_user(None).with_query(None).with_fragment(None))
+        self._http = http
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def get(self, path: str) -> Any:
@@ -45,7 +86,8 @@ class Link:
     async def status(self, path: str) -> int:
         """The status of a GET. Raises `Unreached` or `EngineError` when there is none."""
         with translated():
-            return (await self._client.get(self._url(path), headers=self._headers)).status_code
+            async with self._http.session.get(self._url(path), headers=self._headers) as response:
+                return response.status
 
     async def stream(self, path: str, body: Mapping[str, Any], sent: Callable[[], None], take: Take) -> bool:
         """POST `body` and hand every chunk of the answer to `take`; True if the upstream said that it was done.
@@ -53,38 +95,34 @@ class Link:
         `sent` is called as soon as the upstream may have begun to work. Raises `Unreached` or `Refused` when it
         certainly has not. A cancelled caller closes the connection, which is how upstreams learn to stop.
         """
-        on_its_way = False
-
-        async def trace(event: str, _: Mapping[str, Any]) -> None:
-            nonlocal on_its_way
-            on_its_way |= event.endswith("send_request_headers.started")
-
-        request = self._client.build_request(
-            "POST", self._url(path), json=body, headers=self._headers, extensions={"trace": trace}
-        )
+        on_its_way: list[bool] = []
         try:
             with translated():
-                response = await self._client.send(request, stream=True)
+                response = await self._http.session.post(
+                    self._url(path), json=body, headers=self._headers, trace_request_ctx=on_its_way
+                )
         except BaseException:
             if on_its_way:
                 sent()
             raise
         try:
             with translated():
-                if response.status_code != 200:
-                    raise from_response(response.status_code, await response.aread(), response.headers)
+                if response.status != 200:
+                    raise from_response(response.status, await response.read(), response.headers)
                 sent()
                 return await _read(response, take)
         finally:
-            with anyio.CancelScope(shield=True):
-                await response.aclose()
+            response.close()  # gives the connection back if all was read, else closes it
 
     async def _json(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         with translated():
-            response = await self._client.request(method, self._url(path), json=body, headers=self._headers)
-        if response.status_code != 200:
-            raise from_response(response.status_code, response.content, response.headers)
-        return decoded(response.content)
+            async with self._http.session.request(
+                method, self._url(path), json=body, headers=self._headers
+            ) as response:
+                content = await response.read()
+        if response.status != 200:
+            raise from_response(response.status, content, response.headers)
+        return decoded(content)
 
     def _url(self, path: str) -> str:
         return self.api + path[3:] if path.startswith("/v1/") else self.root + path
@@ -95,9 +133,11 @@ def translated() -> Iterator[None]:
     """Failures of the connection as the kit's errors."""
     try:
         yield
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as failure:
-        raise Unreached(f"the upstream cannot be reached ({type(failure).__name__})") from failure
-    except httpx.HTTPError as failure:
+    except (aiohttp.ClientConnectionError, TimeoutError) as failure:
+        if isinstance(failure, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            raise Unreached(f"the upstream cannot be reached ({type(failure).__name__})") from failure
+        raise EngineError(f"the connection to the upstream broke ({type(failure).__name__})") from failure
+    except aiohttp.ClientError as failure:
         raise EngineError(f"the connection to the upstream broke ({type(failure).__name__})") from failure
 
 
@@ -109,22 +149,22 @@ def decoded(data: bytes) -> Any:
         raise EngineError("the upstream sent something that is not JSON") from failure
 
 
-async def _read(response: httpx.Response, take: Take) -> bool:
+async def _read(response: aiohttp.ClientResponse, take: Take) -> bool:
     """Hand over every chunk; an upstream that answers in one piece hands over one."""
     if "json" in response.headers.get("content-type", ""):
-        _take(take, await response.aread())
+        _take(take, await response.read())
         return True
     events, done = Events(), False
     with anyio.CancelScope() as scope:
         try:
-            async for received in response.aiter_bytes():
+            async for received in response.content.iter_any():
                 for event in () if done else _events(events, received):
                     done = done or event == b"[DONE]"
                     if not done:
                         _take(take, event)
                 if done and scope.deadline == inf:
                     scope.deadline = anyio.current_time() + _DRAIN
-        except httpx.HTTPError:
+        except aiohttp.ClientError:
             if not done:
                 raise
     for event in () if done else _events(events, b"\n\n"):
