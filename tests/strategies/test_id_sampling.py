@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from strop.strategies.kit import Budget, Draft, Format, Tool, ToolChoice
+from strop.strategies.kit import Budget, Draft, Format, Tokens, Tool, ToolChoice
 from strop.strategies.kit.errors import BadRequest, ContextTooLong
 from strop.strategies.kit.events import Committed
 from strop.strategies.kit.ops import Generate, Generated, Op, Result
@@ -135,6 +135,18 @@ async def test_the_cut_loses_at_most_64_tokens(serve: Any) -> None:
     assert engine.asked[1].prefix.draft.n_tokens >= 36
 
 
+async def test_a_place_further_back_than_64_tokens_is_no_place(serve: Any) -> None:
+    engine = Rambler(300, " word" * 80 + ".")
+    await serve("id_sampling", engine, first=150, max_triggers=1)
+    assert engine.triggers == 0
+
+
+async def test_nothing_is_cut_away_once_the_answer_is_given(serve: Any) -> None:
+    engine = Rambler(300, " one two three. So it is \\boxed{4} and" + " so on" * 200)
+    served = await serve("id_sampling", engine, first=20, max_triggers=2)
+    assert (engine.triggers, served.notes["skipped"]) == (0, 2)
+
+
 async def test_without_a_place_to_cut_the_trigger_is_skipped_and_nothing_is_lost(serve: Any) -> None:
     engine = Rambler(300, " word")
     served = await serve("id_sampling", engine, first=100)
@@ -156,6 +168,17 @@ async def test_the_clients_limit_bounds_the_whole_answer_triggers_included(serve
         assert limit - 20 <= answer.n_tokens <= limit
         assert answer.finish == "length"
         assert not answer.clipped
+
+
+async def test_a_trigger_of_more_tokens_than_expected_does_not_break_the_limit(
+    serve: Any, ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "words", lambda text: tuple(text))
+    monkeypatch.setitem(globals(), "tokens_of", lambda text: Tokens(tuple(map(ord, text)), tuple(text)))
+    served = await serve("id_sampling", Rambler(10_000), ask(max_tokens=600))
+    [answer] = served.outcome.answers
+    assert len(answer.injected) == 1
+    assert (answer.n_tokens, len(answer.text)) == (600, 600)
 
 
 async def test_the_clients_least_length_is_spread_over_the_stretches(serve: Any, ask: Any) -> None:

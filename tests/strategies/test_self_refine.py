@@ -139,6 +139,12 @@ async def test_a_revision_of_the_wrong_shape_cannot_win(serve: Any, ask: Any) ->
     assert (await serve("self_refine", engine, question, gate="none")).texts == ['{"x": 1}']
 
 
+async def test_of_two_drafts_of_the_wrong_shape_the_old_one_stays(serve: Any, ask: Any) -> None:
+    question = replace(ask(), format=Format("json_object"))
+    engine = Scripted({"draft": ["{"], "critique": [WRONG], "revise": ["["], "json_object": [[False, False]]})
+    assert (await serve("self_refine", engine, question, gate="none")).texts == ["{"]
+
+
 async def test_an_unfinished_revision_cannot_win(serve: Any) -> None:
     engine = Scripted({"draft": ["5"], "critique": [WRONG], "revise": [Draft("4 becau", "length", n_tokens=2)]})
     served = await serve("self_refine", engine, gate="none")

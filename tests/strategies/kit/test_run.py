@@ -57,6 +57,17 @@ async def test_finished_drafts_that_were_never_compared_are_served_when_nothing_
     assert (served.outcome.stopped, served.outcome.degraded) == ("deadline", "unselected")
 
 
+async def test_a_short_finished_draft_is_better_than_a_long_unfinished_one(serve: Any) -> None:
+    drafts = [Draft("cut off in the middle of", "length", n_tokens=6), Draft("short", n_tokens=1)]
+    gate = Gated(Scripted({"draft": drafts}), holds=lambda op, _: op.kind == "score")
+
+    async def body(ctx: Context, question: Chat) -> Draft:
+        await ctx.score(question, await ctx.generate(question, n=2))
+        raise AssertionError
+
+    assert (await serve(body, gate, budget=Budget(seconds=0.05))).texts == ["short"]
+
+
 async def test_unfinished_words_are_better_than_none(serve: Any) -> None:
     served = await serve("direct", Simulated(length=4000, pace=0.002), budget=Budget(seconds=0.08))
     [answer] = served.outcome.answers
