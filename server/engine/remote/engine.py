@@ -57,8 +57,9 @@ class RemoteEngine:
     ) -> None:
         if not urls:
             raise ValueError("the remote engine needs at least one upstream URL")
-        self._http = Http(trust_env=trust_env)
-        self._pool = Pool([Replica(Link(self._http, url, api_key)) for url in urls], retries)
+        self._http = Http()
+        links = [Link(self._http, url, api_key, trust_env=trust_env) for url in urls]
+        self._pool = Pool([Replica(link) for link in links], retries)
         self._overrides = capabilities
         self._totals = Totals()
         self._wanted = model

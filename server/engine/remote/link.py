@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from math import inf
 from types import SimpleNamespace
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import anyio
@@ -27,8 +28,7 @@ Take = Callable[[Mapping[str, Any]], None]
 class Http:
     """The connections of one engine, open while it runs. One pool for all upstreams, without a limit of its own."""
 
-    def __init__(self, *, trust_env: bool) -> None:
-        self._trust_env = trust_env
+    def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -48,7 +48,6 @@ class Http:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT),
             headers={"Accept-Encoding": "identity"},
             trace_configs=[trace],
-            trust_env=self._trust_env,
         ) as self._session:
             yield
         self._session = None
@@ -64,7 +63,7 @@ async def _headers_sent(_: object, context: SimpleNamespace, __: object) -> None
 class Link:
     """Talks to one server. `url` may or may not end in the API root (`/v1`)."""
 
-    def __init__(self, http: Http, url: str, api_key: str | None) -> None:
+    def __init__(self, http: Http, url: str, api_key: str | None, *, trust_env: bool = True) -> None:
         parsed = URL(url)
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise ValueError(f"not an http(s) URL: {url!r}")
@@ -73,6 +72,7 @@ class Link:
         self.root = self.api.removesuffix("/v1")
         self.label = str(parsed.with_user(None).with_query(None).with_fragment(None))
         self._http = http
+        self._proxy = proxy_of(parsed) if trust_env else None
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def get(self, path: str) -> Any:
@@ -86,7 +86,7 @@ class Link:
     async def status(self, path: str) -> int:
         """The status of a GET. Raises `Unreached` or `EngineError` when there is none."""
         with translated():
-            async with self._http.session.get(self._url(path), headers=self._headers) as response:
+            async with self._http.session.get(self._url(path), headers=self._headers, proxy=self._proxy) as response:
                 return response.status
 
     async def stream(self, path: str, body: Mapping[str, Any], sent: Callable[[], None], take: Take) -> bool:
@@ -99,7 +99,7 @@ class Link:
         try:
             with translated():
                 response = await self._http.session.post(
-                    self._url(path), json=body, headers=self._headers, trace_request_ctx=on_its_way
+                    self._url(path), json=body, headers=self._headers, proxy=self._proxy, trace_request_ctx=on_its_way
                 )
         except BaseException:
             if on_its_way:
@@ -117,7 +117,7 @@ class Link:
     async def _json(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         with translated():
             async with self._http.session.request(
-                method, self._url(path), json=body, headers=self._headers
+                method, self._url(path), json=body, headers=self._headers, proxy=self._proxy
             ) as response:
                 content = await response.read()
         if response.status != 200:
@@ -126,6 +126,11 @@ class Link:
 
     def _url(self, path: str) -> str:
         return self.api + path[3:] if path.startswith("/v1/") else self.root + path
+
+
+def proxy_of(url: URL) -> str | None:
+    """The proxy that the environment names for `url`, looked up once rather than for every request."""
+    return None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
 
 
 @contextmanager
