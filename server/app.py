@@ -35,6 +35,8 @@ def build(settings: Settings, engines: Mapping[str, Engine] | None = None) -> Fa
         lifespan=lifespan,
         root_path=settings.root_path,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.service = service
     routes.install(app, service)

@@ -52,14 +52,14 @@ async def _answer(service: Service, request: Request, principal: Principal, path
     style = style_of(wire)
     ask = ask_of(service, request, principal, wire, path)
     created = int(time())
+    ledger = Ledger(ask)
     if style.stream:
-        ledger = Ledger(ask)
         return StreamedAnswer(service, ledger, ChatScript(ledger, style, created))
 
-    def render(outcome: Outcome, ledger: Ledger) -> dict[str, Any]:
+    def render(outcome: Outcome) -> dict[str, Any]:
         return {**completion(outcome, ledger, style, created)}
 
-    return WholeAnswer(service, ask, render)
+    return WholeAnswer(service, ledger, render)
 
 
 def ask_of(service: Service, request: Request, principal: Principal, wire: ChatRequest, path: str | None) -> Ask:

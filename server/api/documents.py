@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from strop.server.api.errors import ErrorBody
-from strop.server.api.wire.chat import REFUSED
+from strop.server.api.wire import chat, responses, text
 from strop.server.settings import Settings
 
 REF = "#/components/schemas/{model}"
@@ -81,11 +81,13 @@ def _document(app: FastAPI, settings: Settings, requests: Sequence[type[BaseMode
 
 def _limit(schemas: dict[str, Any], settings: Settings) -> None:
     """What depends on settings, and what is refused rather than ignored."""
-    for schema in schemas.values():
-        fields = schema.get("properties", {})
-        if "n" in fields and "messages" in fields:
+    modules = {"ChatRequest": chat, "CompletionRequest": text, "ResponsesRequest": responses}
+    for model, module in modules.items():
+        fields = schemas.get(model, {}).get("properties", {})
+        if "n" in fields:
             fields["n"] = {"type": ["integer", "null"], "minimum": 1, "maximum": settings.max_choices}
+        if "messages" in fields:
             fields["messages"]["maxItems"] = settings.max_messages
             fields["modalities"] = {"type": ["array", "null"], "items": {"enum": ["text"]}}
-            for name, neutral in REFUSED.items():
-                fields[name] = {"enum": list(neutral), "description": "not supported"}
+        for name, neutral in module.REFUSED.items() if fields else ():
+            fields[name] = {"enum": list(neutral), "description": "not supported"}

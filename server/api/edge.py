@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from strop.server.api.errors import problem_of
 from strop.server.api.mark import GONE, Mark
 from strop.server.observe.metrics import Metrics
+from strop.server.quota import Quotas, Standing
+from strop.server.service import Principal
 
 log = logging.getLogger("strop.server.api")
 
@@ -20,14 +22,16 @@ _REQUEST_ID = re.compile(r"[\w-]{1,128}", re.ASCII)
 
 
 class Edge:
-    """Adds `x-request-id` (the client's own if it is harmless) and `openai-processing-ms` to every response.
+    """Adds `x-request-id` (the client's own if it is harmless) and `openai-processing-ms` to every response, and
+    where the key has a quota, what is left of it.
 
     Requests for work (POST below /v1/) are counted once each, whatever became of them.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, quotas: Quotas) -> None:
         self.app = app
         self.metrics = metrics
+        self.quotas = quotas
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -44,6 +48,9 @@ class Edge:
                 headers = MutableHeaders(raw=message["headers"])
                 headers["x-request-id"] = mark.request_id
                 headers["openai-processing-ms"] = str(round(mark.seconds * 1000))
+                principal = scope["state"].get("principal")
+                if isinstance(principal, Principal) and (standing := self.quotas.standing(principal.tenant)):
+                    headers.update(quota_headers(standing))
             elif message["type"] == "http.response.body":
                 ended = not message.get("more_body", False)
             await send(message)
@@ -60,6 +67,15 @@ class Edge:
         finally:
             if scope["method"] == "POST" and scope["path"].startswith("/v1/"):
                 self.metrics.finished(mark.ask, mark.status if ended else GONE, mark.seconds, mark.code)
+
+
+def quota_headers(standing: Standing) -> dict[str, str]:
+    """What a key may still generate, under OpenAI's names. `reset` is a duration such as "12.500s"."""
+    return {
+        "x-ratelimit-limit-tokens": str(standing.limit),
+        "x-ratelimit-remaining-tokens": str(standing.remaining),
+        "x-ratelimit-reset-tokens": f"{standing.reset:.3f}s",
+    }
 
 
 def request_id_of(given: str | None) -> str:

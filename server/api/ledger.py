@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, NotRequired
 
 from typing_extensions import TypedDict
 
 from strop.server.api.wire.strop import StropAnswer, wire_bill
-from strop.server.service import Ask
-from strop.strategies.kit.events import Bill, Event, Finished, OpDone, Outcome, Started
-from strop.strategies.kit.ops import Generate, Generated
+from strop.server.service import Ask, Service
+from strop.strategies.kit.events import Bill, Event, Finished, Observer, OpDone, Outcome, Started
+from strop.strategies.kit.ops import Generate, Generated, Logprobs
 from strop.strategies.kit.trace import Trace
 from strop.strategies.kit.types import Chat
 
@@ -79,6 +80,10 @@ class Ledger:
         """Whether an engine generated anything: a client should not pay for that twice."""
         return self.bill.total.completion > 0
 
+    async def answer(self, service: Service, observe: Sequence[Observer] = ()) -> Outcome:
+        """Run the request; see `Service.answer`."""
+        return await service.answer(self.ask, [self, *observe])
+
     def usage(self, outcome: Outcome) -> Usage:
         """The final usage block."""
         generated = self.bill.total.completion + self.bill.total.injected
@@ -109,6 +114,8 @@ class Ledger:
         return answer
 
     def _weigh(self, done: OpDone) -> None:
+        if isinstance(done.op, Logprobs):
+            self._seen(Prompt(True, True, done.error is not None, done.usage.prompt, done.usage.cached))
         if not isinstance(done.op, Generate) or done.usage.calls == 0:
             return
         chat, question = done.op.chat, self._question
@@ -121,7 +128,9 @@ class Ledger:
             and chat.prompt == question.prompt
         )
         cached = min(tokens, done.usage.cached)
-        seen = Prompt(not same, not chat.answers, done.error is not None, tokens, cached)
+        self._seen(Prompt(not same, not chat.answers, done.error is not None, tokens, cached))
+
+    def _seen(self, seen: Prompt) -> None:
         if self._prompt is None or seen < self._prompt:
             self._prompt = seen
 

@@ -56,14 +56,14 @@ async def _answer(service: Service, request: Request, principal: Principal, path
         retry=retries(request),
     )
     made = ResponseObject(wire, ask.id, int(time()))
+    ledger = Ledger(ask)
     if wire.stream:
-        ledger = Ledger(ask)
         return StreamedAnswer(service, ledger, ResponsesScript(ledger, made))
 
-    def render(outcome: Outcome, ledger: Ledger) -> dict[str, Any]:
+    def render(outcome: Outcome) -> dict[str, Any]:
         draft = outcome.answers[0]
         usage = usage_of(ledger.usage(outcome))
         body = made.body("completed", made.items(draft, draft.reasoning), usage=usage, strop=ledger.strop(outcome))
         return body | ending(draft)
 
-    return WholeAnswer(service, ask, render)
+    return WholeAnswer(service, ledger, render)

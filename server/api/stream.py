@@ -13,10 +13,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from strop.server.api import sse
-from strop.server.api.answer import headers_of, run
+from strop.server.api.answer import Account, headers_of, run
 from strop.server.api.errors import Problem
 from strop.server.api.gone import cancel_when_gone
-from strop.server.api.ledger import Ledger
 from strop.server.api.mark import mark_of
 from strop.server.service import Service
 from strop.strategies.kit.events import Committed, Event, Finished, Kept, OpDone, Outcome, Started
@@ -54,10 +53,10 @@ class StreamedAnswer(Response):
     most until the first keep-alive is due, so that requests which fail at once fail with an HTTP status.
     """
 
-    def __init__(self, service: Service, ledger: Ledger, script: Script) -> None:
+    def __init__(self, service: Service, account: Account, script: Script) -> None:
         super().__init__()
         self.service = service
-        self.ledger = ledger
+        self.account = account
         self.script = script
         self.interval = service.settings.sse_keep_alive_interval or math.inf
 
@@ -75,10 +74,10 @@ class StreamedAnswer(Response):
             if not isinstance(event, Finished):
                 source.send_nowait(event)
 
-        source.send_nowait(await run(self.service, self.ledger, [tell]))
+        source.send_nowait(await run(self.service, self.account, [tell]))
 
     async def _tell(self, feed: MemoryObjectReceiveStream[Item], scope: Scope, receive: Receive, send: Send) -> None:
-        ask, mark = self.ledger.ask, mark_of(scope)
+        ask, mark = self.account.ask, mark_of(scope)
         mark.ask = ask
         items = await self._first(feed)
         if (problem := _problem(items)) and not any(isinstance(item, Committed) for item in items):
@@ -90,7 +89,8 @@ class StreamedAnswer(Response):
         text, spoken = b"".join(self.script.opening()), False
         while True:
             text += b"".join(event for item in items for event in self._events(item))
-            await send({"type": "http.response.body", "body": text or sse.KEEP_ALIVE, "more_body": True})
+            if text or not items:
+                await send({"type": "http.response.body", "body": text or sse.KEEP_ALIVE, "more_body": True})
             if not spoken and any(isinstance(item, Committed | Outcome) for item in items):
                 spoken = True
                 self.service.metrics.first_token(ask, mark.seconds)
@@ -102,7 +102,7 @@ class StreamedAnswer(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _head(self) -> list[tuple[bytes, bytes]]:
-        headers = {**sse.HEADERS, **headers_of(self.ledger.ask)}
+        headers = {**sse.HEADERS, **headers_of(self.account.ask)}
         return [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def _first(self, feed: ObjectReceiveStream[Item]) -> list[Item]:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from strop.server.api.errors import TABLE
+from strop.server.api.wire import text
 from strop.server.api.wire.chat import REFUSED, ChatRequest
 from strop.server.api.wire.strop import StropBudget, StropOptions
+from strop.server.api.wire.text import CompletionRequest
 from strop.strategies.kit.knobs import RESERVED
 
 TEXT = (Path(__file__).parents[3] / "docs/http.md").read_text()
@@ -23,13 +25,13 @@ def test_every_documented_route_exists(live):
     assert set(missing) <= {"/docs", "/openapi.json"}
 
 
-@pytest.mark.parametrize("model", [ChatRequest, StropBudget, StropOptions])
+@pytest.mark.parametrize("model", [ChatRequest, CompletionRequest, StropBudget, StropOptions])
 def test_every_field_is_documented(model):
     assert {name for name in model.model_fields if name not in WORDS} == set()
 
 
 def test_every_refused_field_and_reserved_key_is_documented():
-    assert set(REFUSED) <= WORDS
+    assert set(REFUSED) | set(text.REFUSED) <= WORDS
     assert RESERVED <= WORDS
 
 
