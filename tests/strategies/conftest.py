@@ -57,7 +57,10 @@ def strategy(body: Callable[..., Any], *, ranked: bool = False) -> Strategy:
 
 @pytest.fixture
 def serve(ask: Callable[..., Chat]) -> Serve:
-    """`await serve(name_or_function, perform, question=..., knobs={...}, budget=..., seed=..., choices=...)`."""
+    """`await serve(name_or_function, perform, question=..., knobs={...}, budget=..., seed=..., choices=...)`.
+
+    A run that ends in an error though something could be served fails the test unless it says `failing=True`.
+    """
 
     async def served(
         body: str | Callable[..., Any],
@@ -69,6 +72,7 @@ def serve(ask: Callable[..., Chat]) -> Serve:
         seed: int | None = None,
         choices: int = 1,
         observe: tuple[Callable[[Event], None], ...] = (),
+        failing: bool = False,
         **knobs: Any,
     ) -> Served:
         events: list[Event] = []
@@ -84,6 +88,7 @@ def serve(ask: Callable[..., Chat]) -> Serve:
         )
         outcome = await run(request, perform, observe=[events.append, trace, *observe])
         assert isinstance(events[-1], Finished)
+        assert failing or outcome.error is None, outcome.error
         return Served(outcome, events, trace)
 
     return served

@@ -48,9 +48,10 @@ async def test_negative_scores_never_turn_support_into_a_handicap(serve: Any) ->
     assert (await serve("best_of_n", engine, n=3, by="reward")).texts == ["draft 1: \\boxed{4}"]
 
 
-async def test_a_draft_without_a_score_cannot_win(serve: Any) -> None:
+@pytest.mark.parametrize("weighted", [True, False])
+async def test_a_draft_without_a_score_cannot_win(serve: Any, weighted: bool) -> None:
     engine = Scripted({"draft": boxed(5, 4, 3), "judge": [[None, 0.1, None]]})
-    assert (await serve("best_of_n", engine, n=3)).texts == ["draft 1: \\boxed{4}"]
+    assert (await serve("best_of_n", engine, n=3, weighted=weighted)).texts == ["draft 1: \\boxed{4}"]
 
 
 async def test_when_nothing_can_be_scored_the_majority_decides_and_a_note_says_so(serve: Any) -> None:
@@ -110,6 +111,15 @@ async def test_tool_calls_agree_by_name_and_arguments(serve: Any, ask: Any) -> N
     engine = Scripted({"draft": [call('{"b":1}'), call('{"a":1,"b":2}'), call('{"b": 2, "a": 1}')]})
     served = await serve("best_of_n", engine, n=3, by="majority")
     assert served.outcome.answers[0].tool_calls[0].arguments == '{"a":1,"b":2}'
+
+
+async def test_parallel_tool_calls_agree_in_any_order(serve: Any) -> None:
+    def calls(*names: str) -> Draft:
+        return Draft("", "tool_calls", tuple(ToolCall(name, name, "{}") for name in names), n_tokens=1)
+
+    engine = Scripted({"draft": [calls("x"), calls("a", "b"), calls("b", "a")]})
+    served = await serve("best_of_n", engine, n=3, by="majority")
+    assert [call.name for call in served.outcome.answers[0].tool_calls] == ["a", "b"]
 
 
 async def test_a_draft_of_the_wrong_shape_cannot_win(serve: Any, ask: Any) -> None:

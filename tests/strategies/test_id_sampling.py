@@ -141,6 +141,12 @@ async def test_a_place_further_back_than_64_tokens_is_no_place(serve: Any) -> No
     assert engine.triggers == 0
 
 
+async def test_json_is_not_cut_open(serve: Any) -> None:
+    engine = Rambler(60, '{"a": "one two. three"}' + " word" * 200)
+    await serve("id_sampling", engine, first=20, max_triggers=1)
+    assert engine.triggers == 0
+
+
 async def test_nothing_is_cut_away_once_the_answer_is_given(serve: Any) -> None:
     engine = Rambler(300, " one two three. So it is \\boxed{4} and" + " so on" * 200)
     served = await serve("id_sampling", engine, first=20, max_triggers=2)

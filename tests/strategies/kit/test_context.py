@@ -270,7 +270,7 @@ async def test_an_answer_must_start_with_what_was_committed(serve: Any) -> None:
         ctx.commit("It is ")
         return Draft("Four.")
 
-    served = await serve(body, Scripted({}))
+    served = await serve(body, Scripted({}), failing=True)
     assert served.outcome.stopped == "error"
     assert "does not start with what it committed" in (served.outcome.error or "")
     assert served.texts == ["It is "]

@@ -89,7 +89,7 @@ async def test_a_deadline_before_the_first_token_is_an_error(serve: Any) -> None
 
 async def test_an_engine_that_fails_late_costs_the_refinement_not_the_answer(serve: Any) -> None:
     engine = Scripted({"draft": ["kept"], "revise": [EngineError("out of memory")]})
-    served = await serve(two_steps, engine)
+    served = await serve(two_steps, engine, failing=True)
     assert served.texts == ["kept"]
     assert (served.outcome.stopped, served.outcome.degraded) == ("error", "kept")
     assert served.outcome.error == "EngineError: out of memory"
