@@ -38,7 +38,6 @@ MAX_TOPK = 20
 MAX_VOCAB_TRITON = 64 * 8192  # group maxima that one program of the top-k kernel holds
 PROGRAMS = 264  # two per multiprocessor of an H100 or H200
 MAX_SPLITS = 16
-SLICE_ELEMENTS = 1 << 22  # the torch path works on slices of rows this large
 
 
 class RowStats(NamedTuple):
@@ -166,7 +165,7 @@ def row_stats_reference(
     """`row_stats` in plain torch, fp32, a slice of rows at a time: the CPU path, and what the Triton path is checked
     against."""
     rows, vocab = logits.shape
-    step = max(SLICE_ELEMENTS // vocab, 1)
+    step = rows_per_slice(vocab, logits.device)
     parts = []
     for at in range(0, max(rows, 1), step):
         here = slice(at, at + step)
@@ -174,6 +173,11 @@ def row_stats_reference(
         y, t = (None if extra is None else extra[here] for extra in (targets, temperature))
         parts.append(_slice_stats(x, y, t, topk))
     return parts[0] if len(parts) == 1 else RowStats(*(torch.cat(field) for field in zip(*parts, strict=True)))
+
+
+def rows_per_slice(vocab: int, device: torch.device) -> int:
+    """Rows that the torch path handles at a time: 1 MB of fp32 stays in a CPU's cache, a GPU wants fewer launches."""
+    return max((1 << 18 if device.type == "cpu" else 1 << 26) // vocab, 1)
 
 
 def inverse_temperature(temperature: Tensor | None, like: Tensor) -> Tensor:
@@ -233,17 +237,10 @@ def _of_targets(
 def _of_largest(
     x_BV: Tensor, topk: int, peak_B: Tensor, inverse_B: Tensor, log_z_B: Tensor, raw_log_z_B: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    rows, vocab = x_BV.shape
     if topk == 0:
-        return (
-            x_BV.new_empty((rows, 0), dtype=torch.int64),
-            x_BV.new_empty((rows, 0)),
-            torch.full_like(log_z_B, math.nan),
-        )
-    bits_BV = (x_BV + 0.0).view(torch.int32)
-    bits_BV = torch.where(bits_BV >= 0, bits_BV, bits_BV ^ 0x7FFFFFFF).long()
-    last = 0x7FFFFFFF - torch.arange(vocab, device=x_BV.device)
-    ids_BK = 0x7FFFFFFF - ((bits_BV << 32 | last).topk(topk, dim=1).values & 0x7FFFFFFF)
+        none_B0 = x_BV.new_empty((x_BV.shape[0], 0))
+        return none_B0.long(), none_B0, torch.full_like(log_z_B, math.nan)
+    ids_BK = exact_topk(x_BV, topk)
     value_BK = x_BV.gather(1, ids_BK)
     distance_BK = torch.where(value_BK > MASKED, value_BK, -math.inf) - peak_B[:, None]
     mean_B = (distance_BK - raw_log_z_B[:, None]).mean(dim=1)
@@ -252,6 +249,28 @@ def _of_largest(
         distance_BK * inverse_B[:, None] - log_z_B[:, None],
         torch.where(mean_B > -math.inf, -mean_B, math.nan),
     )
+
+
+def exact_topk(x_BV: Tensor, topk: int) -> Tensor:
+    """[B, K] int64 ids of the largest values, ties to the smaller id; from the K best groups of 64."""
+    rows, vocab = x_BV.shape
+    whole = vocab // 64 * 64
+    best_BG = x_BV[:, :whole].reshape(rows, whole // 64, 64).amax(dim=2)
+    if whole < vocab:
+        best_BG = torch.cat([best_BG, x_BV[:, whole:].amax(dim=1, keepdim=True)], dim=1)
+    groups = torch.arange(best_BG.shape[1], device=x_BV.device).expand_as(best_BG)
+    chosen_BK = _largest_keys(best_BG, groups, min(topk, best_BG.shape[1]))
+    cols_Bx = (chosen_BK[:, :, None] * 64 + torch.arange(64, device=x_BV.device)).flatten(1)
+    inside_Bx = cols_Bx < vocab
+    value_Bx = x_BV.gather(1, torch.where(inside_Bx, cols_Bx, 0))
+    return _largest_keys(torch.where(inside_Bx, value_Bx, -math.inf), cols_Bx, topk)
+
+
+def _largest_keys(value_Bx: Tensor, index_Bx: Tensor, topk: int) -> Tensor:
+    """Indices of the topk largest by (value, smaller index): both packed into one int64 that sorts that way."""
+    bits_Bx = (value_Bx + 0.0).view(torch.int32)
+    bits_Bx = torch.where(bits_Bx >= 0, bits_Bx, bits_Bx ^ 0x7FFFFFFF).long()
+    return 0x7FFFFFFF - ((bits_Bx << 32 | (0x7FFFFFFF - index_Bx)).topk(topk, dim=1).values & 0x7FFFFFFF)
 
 
 def _checked(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from strop.kernels.head import Head
-from strop.kernels.row_stats import SLICE_ELEMENTS
+from strop.kernels.row_stats import rows_per_slice
 from strop.kernels.srgen_state import SlotState
 from strop.kernels.sum_softmax import sum_softmax
 
@@ -78,7 +78,7 @@ def prefix_gradient(
     total_V = torch.zeros(vocab, device=labels_n.device)
     counted_n = (labels_n >= 0) & (labels_n < vocab)
     rows_n = counted_n.nonzero()[:, 0]
-    step = max(SLICE_ELEMENTS // vocab, 64)
+    step = max(rows_per_slice(vocab, labels_n.device), 64)
     for at in range(0, rows_n.shape[0], step):
         here = rows_n[at : at + step]
         z_nV = head.logits(hidden_nd[here]) if hidden_nd is not None else _rows(logits_nV, here)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from strop.kernels.dispatch import use_triton
-from strop.kernels.row_stats import SLICE_ELEMENTS, RowStats, row_stats
+from strop.kernels.row_stats import RowStats, row_stats, rows_per_slice
 
 GROUPS = 8  # row ranges summed by separate programs
 
@@ -46,7 +46,7 @@ def triton_sum_softmax(logits: Tensor, bias: Tensor | None, stats: RowStats) -> 
 def sum_softmax_reference(logits: Tensor, bias: Tensor | None = None) -> Tensor:
     """`sum_softmax` in plain torch, fp32, a slice of rows at a time."""
     total_V = logits.new_zeros(logits.shape[1], dtype=torch.float32)
-    step = max(SLICE_ELEMENTS // logits.shape[1], 1)
+    step = rows_per_slice(logits.shape[1], logits.device)
     for at in range(0, logits.shape[0], step):
         x = logits[at : at + step].float()
         total_V += torch.softmax(x if bias is None else x + bias, dim=1).sum(dim=0)

@@ -13,9 +13,9 @@ from strop.kernels import FitKnobs, Flagged, Head, Prefix, SlotState, row_stats,
 MODEL = Path(os.environ.get("STROP_TEST_MODEL", "~/.cache/strop/models/smollm2-135m")).expanduser()
 KNOBS = FitKnobs(steps=3, lr=0.01, entropy_weight=0.05, temperature=0.6)
 TEXT = (
-    "A train leaves the station at 9:40 and travels 135 kilometres in an hour and a half. How fast does it go?\n"
+    "A train leaves the station at 9:40 and travels 135 kilometres in an hour and a half. How fast is it?\n"
     "Let us think. An hour and a half is 1.5 hours, and speed is distance over time, so the train goes 135 / 1.5 = 90 "
-    "kilometres per hour. A second train, leaving twenty minutes later from the same platform, needs to catch up before "
+    "kilometres per hour. A second train, leaving twenty minutes later from the same platform, has to catch up before "
     "the tunnel. Since the first one is then already 30 kilometres ahead, the second must be faster; wait, perhaps the "
     "question is only about the first train, whose answer we have, although nobody asked what colour it was."
 )
