@@ -39,8 +39,9 @@ class ChatTemplate:
 
     def encode(self, text: str, special: bool = False) -> tuple[int, ...]:
         """Token ids of plain text; `special` adds what the tokenizer puts around a text by itself (such as a start
-        token).
+        token). ValueError for text that is not Unicode (half a surrogate pair).
         """
+        text.encode()  # the tokenizer's own complaint is a TypeError that explains nothing
         return tuple(self._tokenizer(text, add_special_tokens=special)["input_ids"])
 
     def text(

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from typing import Any
 
 from strop.server.engine.chat import types as core
+from strop.server.engine.chat.schema import require_modest
 from strop.server.engine.chat.speaker import Defaults, Speaker
 from strop.server.engine.chat.template import ChatTemplate
 from strop.server.engine.chat.toolcalls import forced_call, parse_calls
@@ -80,19 +81,25 @@ class Translator:
         if isinstance(chat.prompt, tuple):
             return chat.prompt
         if chat.prompt is not None:
-            return self._template.encode(chat.prompt, special=True)
+            return self._encode(chat.prompt, special=True)
         tools = [_wire_tool(tool) for tool in chat.tools] if chat.tool_choice.mode != "none" else []
         try:
             return self._template.ids([_wire_message(m) for m in chat.messages], tools)
         except ValueError as refused:
             raise BadRequest(str(refused), param="messages") from refused
 
+    def _encode(self, text: str, special: bool = False) -> tuple[int, ...]:
+        try:
+            return self._template.encode(text, special)
+        except ValueError as refused:
+            raise BadRequest(str(refused), param="prompt") from refused
+
     def _before(self, prefix: Prefix | None) -> tuple[Draft, int]:
         """The prefix as one draft, tokens included, and how many of them are newly injected."""
         if prefix is None:
             return Draft(""), 0
         draft, ids = prefix.draft, self._ids(prefix.draft)
-        inject = self._template.encode(prefix.inject) if prefix.inject else ()
+        inject = self._encode(prefix.inject) if prefix.inject else ()
         exact = draft.tokens.ids[: len(ids)] == ids
         old = draft.tokens[: len(ids)] if exact else Tokens.given(ids, self._pieces(ids, draft.text))
         tokens = old + Tokens.given(inject, self._pieces(inject, prefix.inject))
@@ -109,13 +116,13 @@ class Translator:
         """The ids to continue a draft from: without what ended it, and without text that a stop string cut off."""
         tokens = draft.tokens
         if not tokens.ids or len(tokens.ids) != len(tokens.texts):
-            return self._template.encode(draft.text)
+            return self._encode(draft.text)
         end = len(tokens.ids)
         if draft.finish == "stop":
             while end and tokens.texts[end - 1] == "" and (draft.stop_reason or tokens.ids[end - 1] in self._eos):
                 end -= 1
             if isinstance(draft.stop_reason, str) and end and self.word(tokens.ids[end - 1]) != tokens.texts[end - 1]:
-                return tokens.ids[: end - 1] + self._template.encode(tokens.texts[end - 1])
+                return tokens.ids[: end - 1] + self._encode(tokens.texts[end - 1])
         return tokens.ids[:end]
 
     def _sampled(self, ids: tuple[int, ...], n: int, chat: Chat) -> core.TokenRequest:
@@ -162,6 +169,14 @@ class Translator:
 
 
 def _grammar(chat: Chat) -> core.Grammar | None:
+    """What the text must match. ValueError for a schema that is too much for the compiler of grammars."""
+    grammar = _shape(chat)
+    if grammar is not None and grammar.schema is not None:
+        require_modest(grammar.schema)
+    return grammar
+
+
+def _shape(chat: Chat) -> core.Grammar | None:
     match chat.tool_choice.mode:
         case "required" | "named":
             return forced_call([_wire_tool(tool) for tool in chat.tools], chat.tool_choice.name)
@@ -169,7 +184,8 @@ def _grammar(chat: Chat) -> core.Grammar | None:
             pass
     match chat.format.kind:
         case "json_schema":
-            return core.Grammar("json_schema", schema=chat.format.schema or {"type": "object"})
+            schema = chat.format.schema
+            return core.Grammar("json_schema", schema={"type": "object"} if schema is None else schema)
         case "json_object":
             return core.Grammar("json_object")
         case _:

@@ -4,12 +4,11 @@ nothing is left to luck: a request that passes here has parameters the engine is
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from strop.server.engine.chat.types import Grammar, TokenRequest
+from strop.server.engine.chat.types import TokenRequest
 from strop.strategies.kit.errors import BadRequest, ContextTooLong
 
 MAX_DRAFTS = 1024  # of one op
@@ -17,8 +16,6 @@ MAX_STOP_STRINGS = 64
 MAX_STOP_CHARACTERS = 1024
 MAX_STOP_IDS = 1024
 MAX_BIASES = 1024
-MAX_SCHEMA_BYTES = 128 * 1024
-MAX_SCHEMA_DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,7 @@ def check(request: TokenRequest, bounds: Bounds) -> None:
     for param, message in _wrong(request, bounds):
         raise BadRequest(message, param=param)
     if request.grammar is not None:
-        _check_grammar(request, request.grammar)
+        _check_ends(request)
 
 
 def check_ids(ids: tuple[int, ...], bounds: Bounds, more: int = 1) -> None:
@@ -95,35 +92,9 @@ def _wrong_tokens(r: TokenRequest, bounds: Bounds) -> Iterator[tuple[str, str]]:
         yield "logit_bias", "the values of logit_bias must be between -100 and 100"
 
 
-def _check_grammar(request: TokenRequest, grammar: Grammar) -> None:
+def _check_ends(request: TokenRequest) -> None:
     """Where a grammar leaves only the end of the text, what forbids the end would leave nothing at all."""
     if request.min_tokens:
         raise BadRequest("min_tokens cannot be combined with a format or a forced tool here", param="min_tokens")
     if request.ignore_eos:
         raise BadRequest("ignore_eos cannot be combined with a format or a forced tool", param="ignore_eos")
-    if grammar.schema is None:
-        return
-    try:
-        text = json.dumps(grammar.schema, allow_nan=False)
-    except (ValueError, TypeError, RecursionError) as wrong:
-        raise BadRequest(f"the JSON schema is not JSON: {wrong}", param="response_format") from wrong
-    if len(text) > MAX_SCHEMA_BYTES or _deeper_than(grammar.schema, MAX_SCHEMA_DEPTH):
-        raise BadRequest(
-            f"the JSON schema is too large: at most {MAX_SCHEMA_BYTES} bytes and {MAX_SCHEMA_DEPTH} levels",
-            param="response_format",
-        )
-
-
-def _deeper_than(value: object, levels: int) -> bool:
-    layer = [value]
-    for _ in range(levels):
-        layer = [child for node in layer for child in _children(node)]
-        if not layer:
-            return False
-    return True
-
-
-def _children(node: object) -> list[object]:
-    if isinstance(node, dict):
-        return list(node.values())
-    return list(node) if isinstance(node, list | tuple) else []
