@@ -49,8 +49,9 @@ async def test_negative_scores_never_turn_support_into_a_handicap(serve: Any) ->
 
 
 @pytest.mark.parametrize("weighted", [True, False])
-async def test_a_draft_without_a_score_cannot_win(serve: Any, weighted: bool) -> None:
-    engine = Scripted({"draft": boxed(5, 4, 3), "judge": [[None, 0.1, None]]})
+@pytest.mark.parametrize("score", [0.1, -0.1])
+async def test_a_draft_without_a_score_cannot_win(serve: Any, weighted: bool, score: float) -> None:
+    engine = Scripted({"draft": boxed(5, 4, 3), "judge": [[None, score, None]]})
     assert (await serve("best_of_n", engine, n=3, weighted=weighted)).texts == ["draft 1: \\boxed{4}"]
 
 
