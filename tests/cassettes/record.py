@@ -38,6 +38,11 @@ REQUESTS = {
     "self_refine": Request(CATALOGUE["self_refine"], SUM, {"rounds": 2}, Budget(tokens=400), seed=4, fence="fence"),
     "id_sampling": Request(CATALOGUE["id_sampling"], TALE, {"first": 32, "growth": 1.5}, seed=5, fence="fence"),
 }
+ADDITION = Chat((Message("user", "What is 3 + 4?"),))
+SEARCHES = {
+    "beam_search": Request(CATALOGUE["beam_search"], ADDITION, {"n": 4, "width": 2}, seed=6, fence="fence"),
+}
+"""Recorded with --simulated only: they want a reward model or a better judge than the small model."""
 
 
 @asynccontextmanager
@@ -64,7 +69,7 @@ async def record(simulate: bool, model: str | None, names: list[str]) -> None:
     async with simulated() if simulate else embedded(model) as perform:
         for name in names:
             trace = Trace()
-            outcome = await run(REQUESTS[name], perform, observe=[trace])
+            outcome = await run((REQUESTS | SEARCHES)[name], perform, observe=[trace])
             path = HERE / f"{'simulated_' if simulate else ''}{name}.jsonl"
             path.write_text("".join(to_json(line) + "\n" for line in trace.lines), encoding="utf-8")
             print(f"{path.name}: {outcome.stopped}, {outcome.bill.total.completion} tokens")  # noqa: T201
@@ -75,9 +80,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="record the cassettes of the strategies")
     parser.add_argument("--simulated", action="store_true")
     parser.add_argument("--model")
-    parser.add_argument("names", nargs="*", default=list(REQUESTS))
+    parser.add_argument("names", nargs="*")
     options = parser.parse_args()
-    anyio.run(record, options.simulated, options.model, options.names)
+    names = options.names or list(REQUESTS | SEARCHES if options.simulated else REQUESTS)
+    anyio.run(record, options.simulated, options.model, names)
 
 
 if __name__ == "__main__":
