@@ -21,9 +21,9 @@ from typing import Annotated
 from pydantic import Field
 
 from strop.strategies.kit import Chat, Context, Draft, Sampling, prompt
-from strop.strategies.kit.errors import BadRequest
+from strop.strategies.kit.gate import Gate, needs_messages, objection
 from strop.strategies.kit.parse import yes_no
-from strop.strategies.kit.rank import Ballot, shown
+from strop.strategies.kit.rank import shown
 
 CRITIC = Sampling(temperature=0.0, max_tokens=1024)
 
@@ -32,51 +32,30 @@ async def self_refine(
     ctx: Context,
     question: Chat,
     rounds: Annotated[int, Field(ge=1, le=8, description="most revisions")] = 1,
-    gate: Annotated[
-        str,
-        Field(min_length=1, description="who must prefer the revision: pairwise, judge, none, or a registered scorer"),
-    ] = "pairwise",
+    gate: Gate = "pairwise",
 ) -> Draft:
-    if question.prompt is not None:
-        raise BadRequest("self_refine needs messages, not a raw prompt", param="prompt")
+    needs_messages(question, "self_refine")
     [draft] = await ctx.generate(question)
     ctx.keep(draft)
-    why = "rounds"
+    why: str | None = None
     for turn in range(1, rounds + 1):
-        critique = await _critique(ctx, question, draft)
-        right = yes_no(critique.text) if critique.finish != "length" else None
-        if right is not False:
-            why = "the critic found nothing" if right else "the verdict could not be read"
+        draft, why = await reviewed(ctx, question, draft, gate)
+        if why:
             break
-        asked = prompt(ctx, "self_refine/revise", candidate=shown(draft), critique=critique.text)
-        [new] = await ctx.generate(question.followed_by(asked))
-        if objection := await _objection(ctx, question, draft, new, gate):
-            why = objection
-            break
-        draft = new
         ctx.keep(draft)
         ctx.note(accepted=turn)
-    ctx.note(stopped=why)
+    ctx.note(stopped=why or "rounds")
     return draft
 
 
-async def _critique(ctx: Context, question: Chat, draft: Draft) -> Draft:
+async def reviewed(ctx: Context, question: Chat, draft: Draft, gate: str) -> tuple[Draft, str | None]:
+    """One round: the revision, if there is one and the gate lets it through; else the draft and why it stays."""
     fresh = prompt(ctx, "self_refine/critique", question=question.transcript(), candidate=shown(draft), sampling=CRITIC)
-    return (await ctx.generate(fresh))[0]
-
-
-async def _objection(ctx: Context, question: Chat, old: Draft, new: Draft, gate: str) -> str | None:
-    """Why the old draft stays; None when the new one replaces it."""
-    if old.tool_calls and not new.tool_calls:
-        return "the revision dropped the tool calls"
-    ballot = await Ballot.of(ctx, question, [old, new])
-    if ballot.flaws[1] > ballot.flaws[0] or ballot.flaws[1] > 1:
-        return "the revision is unfinished or has the wrong shape"
-    if shown(new) == shown(old) or (ballot.groups[0] is not None and ballot.groups[0] == ballot.groups[1]):
-        return "the revision gives the same answer"
-    if gate == "none":
-        return None
-    before, after = await ctx.score(question, [old, new], by=gate)
-    if before is None or after is None:
-        return "the gate could not tell"
-    return None if after > before else "the gate prefers the old answer"
+    [critique] = await ctx.generate(fresh)
+    right = yes_no(critique.text) if critique.finish != "length" else None
+    if right is not False:
+        return draft, "the critic found nothing" if right else "the verdict could not be read"
+    asked = prompt(ctx, "self_refine/revise", candidate=shown(draft), critique=critique.text)
+    [new] = await ctx.generate(question.followed_by(asked))
+    why = await objection(ctx, question, draft, new, gate)
+    return (draft, why) if why else (new, None)
