@@ -20,15 +20,25 @@ from strop.server.app import build
 from strop.server.engine.base import Counters
 from strop.server.service import Service
 from strop.server.settings import Settings
+from strop.strategies import CATALOGUE
+from strop.strategies.kit.strategy import Strategy
 
-KNOBS: dict[str, dict[str, Any]] = {
-    "direct": {},
+SMALL: dict[str, dict[str, Any]] = {
     "best_of_n": {"n": 3},
     "self_consistency": {"n": 6},
     "self_refine": {"rounds": 2},
     "id_sampling": {"first": 16, "growth": 1.5},
 }
-"""Every strategy of the catalogue with knobs that make it do some work quickly."""
+"""Knobs that make a strategy do some work quickly."""
+
+
+def knobs_of(strategy: Strategy) -> dict[str, Any]:
+    """Also for strategies not named above; the simulated engine is no reward model, so a judge stands in for one."""
+    by = strategy.knobs.model_fields.get("by")
+    return ({"by": "judge"} if by is not None and by.default == "prm" else {}) | SMALL.get(strategy.name, {})
+
+
+KNOBS = {name: knobs_of(strategy) for name, strategy in CATALOGUE.items()}
 
 SUM = "What is 20 + 22?"
 ROUTES = {

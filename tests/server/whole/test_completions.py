@@ -74,7 +74,9 @@ def test_every_strategy_answers_a_raw_prompt_or_says_why_not(whole, tools, name)
     assert "boxed" in tools.said(body)
     streamed = whole.events(to="text", **fields)
     assert tools.said(streamed) == tools.said(body)
-    path = whole.http.post(f"/v1/strategies/{name}/completions", json=tools.body(SUM, to="text"))
+    path = whole.http.post(
+        f"/v1/strategies/{name}/completions", json=tools.body(SUM, to="text", strop=tools.KNOBS[name])
+    )
     assert path.json()["strop"]["selected_by"] == "path"
     ids = {**fields, "prompt": list(ids_of(SUM))}
     assert whole.ask(to="text", **ids).json()["choices"] == body["choices"]
