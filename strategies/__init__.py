@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from types import MappingProxyType
 
+from strop.strategies.adaptive import adaptive
 from strop.strategies.beam_search import beam_search
 from strop.strategies.best_of_n import best_of_n
 from strop.strategies.direct import direct
@@ -14,7 +15,15 @@ from strop.strategies.kit.strategy import Strategy, catalogue, strategy_of
 from strop.strategies.self_consistency import self_consistency
 from strop.strategies.self_refine import self_refine
 
-CATALOGUE = catalogue(direct, best_of_n, self_consistency, self_refine, id_sampling, beam_search)
+CATALOGUE = catalogue(
+    direct,
+    best_of_n,
+    self_consistency,
+    self_refine,
+    id_sampling,
+    beam_search,
+    adaptive,
+)
 """The strategies that come with strop, by name."""
 
 GROUP = "strop.strategies"

@@ -24,8 +24,9 @@ KNOBS: dict[str, dict[str, Any]] = {
     "self_refine": {"rounds": 3},
     "id_sampling": {"first": 16, "growth": 1.5},
     "beam_search": {"n": 4, "width": 2},
+    "adaptive": {"n": 10},
 }
-JUDGED = {"best_of_n": 5, "self_refine": 1}
+JUDGED = {"best_of_n": 5, "self_refine": 1, "adaptive": 4}
 """Judgements in one scoring op. A scorer is asked for all drafts at once, so its last op may exceed the budget."""
 
 
