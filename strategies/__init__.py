@@ -12,6 +12,7 @@ from strop.strategies.best_of_n import best_of_n
 from strop.strategies.direct import direct
 from strop.strategies.id_sampling import id_sampling
 from strop.strategies.kit.strategy import Strategy, catalogue, strategy_of
+from strop.strategies.particle_filter import particle_filter
 from strop.strategies.self_consistency import self_consistency
 from strop.strategies.self_refine import self_refine
 
@@ -22,6 +23,7 @@ CATALOGUE = catalogue(
     self_refine,
     id_sampling,
     beam_search,
+    particle_filter,
     adaptive,
 )
 """The strategies that come with strop, by name."""

@@ -24,6 +24,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "self_refine": {"rounds": 3},
     "id_sampling": {"first": 16, "growth": 1.5},
     "beam_search": {"n": 4, "width": 2},
+    "particle_filter": {"n": 4},
     "adaptive": {"n": 10},
 }
 JUDGED = {"best_of_n": 5, "self_refine": 1, "adaptive": 4}
