@@ -11,6 +11,7 @@ from strop.strategies.beam_search import beam_search
 from strop.strategies.best_of_n import best_of_n
 from strop.strategies.direct import direct
 from strop.strategies.id_sampling import id_sampling
+from strop.strategies.ioe import ioe
 from strop.strategies.kit.strategy import Strategy, catalogue, strategy_of
 from strop.strategies.particle_filter import particle_filter
 from strop.strategies.self_consistency import self_consistency
@@ -25,6 +26,7 @@ CATALOGUE = catalogue(
     beam_search,
     particle_filter,
     adaptive,
+    ioe,
 )
 """The strategies that come with strop, by name."""
 

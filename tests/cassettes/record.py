@@ -38,6 +38,7 @@ REQUESTS = {
     "self_refine": Request(CATALOGUE["self_refine"], SUM, {"rounds": 2}, Budget(tokens=400), seed=4, fence="fence"),
     "id_sampling": Request(CATALOGUE["id_sampling"], TALE, {"first": 32, "growth": 1.5}, seed=5, fence="fence"),
     "adaptive": Request(CATALOGUE["adaptive"], SUM, {"n": 8}, seed=6, fence="fence"),
+    "ioe": Request(CATALOGUE["ioe"], SUM, seed=7, fence="fence"),
 }
 ADDITION = Chat((Message("user", "What is 3 + 4?"),))
 SEARCHES = {

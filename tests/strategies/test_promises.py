@@ -26,8 +26,9 @@ KNOBS: dict[str, dict[str, Any]] = {
     "beam_search": {"n": 4, "width": 2},
     "particle_filter": {"n": 4},
     "adaptive": {"n": 10},
+    "ioe": {},
 }
-JUDGED = {"best_of_n": 5, "self_refine": 1, "adaptive": 4}
+JUDGED = {"best_of_n": 5, "self_refine": 1, "adaptive": 4, "ioe": 1}
 """Judgements in one scoring op. A scorer is asked for all drafts at once, so its last op may exceed the budget."""
 
 
