@@ -10,6 +10,7 @@ from strop.strategies.adaptive import adaptive
 from strop.strategies.beam_search import beam_search
 from strop.strategies.best_of_n import best_of_n
 from strop.strategies.direct import direct
+from strop.strategies.dvts import dvts
 from strop.strategies.id_sampling import id_sampling
 from strop.strategies.ioe import ioe
 from strop.strategies.kit.strategy import Strategy, catalogue, strategy_of
@@ -25,6 +26,7 @@ CATALOGUE = catalogue(
     id_sampling,
     beam_search,
     particle_filter,
+    dvts,
     adaptive,
     ioe,
 )

@@ -163,3 +163,9 @@ def keep_best(ctx: Context, paths: Sequence[Path]) -> None:
         ctx.keep(finished[0].draft, finished[0].score)
     elif paths:
         ctx.keep(best_first(paths)[0].servable)
+
+
+def rooted(paths: Sequence[Path], trees: int) -> list[Path]:
+    """The same paths as the beginnings of so many trees, neighbours in one tree."""
+    names = [root for root, count in enumerate(spread(len(paths), trees)) for _ in range(count)]
+    return [replace(path, root=root) for path, root in zip(paths, names, strict=True)]

@@ -44,6 +44,7 @@ ADDITION = Chat((Message("user", "What is 3 + 4?"),))
 SEARCHES = {
     "beam_search": Request(CATALOGUE["beam_search"], ADDITION, {"n": 4, "width": 2}, seed=6, fence="fence"),
     "particle_filter": Request(CATALOGUE["particle_filter"], ADDITION, {"n": 4}, seed=7, fence="fence"),
+    "dvts": Request(CATALOGUE["dvts"], ADDITION, {"n": 4, "width": 2}, seed=8, fence="fence"),
 }
 """Recorded with --simulated only: they want a reward model or a better judge than the small model."""
 

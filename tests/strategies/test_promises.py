@@ -25,6 +25,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "id_sampling": {"first": 16, "growth": 1.5},
     "beam_search": {"n": 4, "width": 2},
     "particle_filter": {"n": 4},
+    "dvts": {"n": 4, "width": 2},
     "adaptive": {"n": 10},
     "ioe": {},
 }
