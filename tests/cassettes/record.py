@@ -19,7 +19,7 @@ import anyio
 from strop.strategies import CATALOGUE
 from strop.strategies.kit import Budget, Chat, Message, Perform, Request, Sampling, run
 from strop.strategies.kit.trace import Trace, to_json
-from strop.strategies.testing import Simulated
+from strop.strategies.testing.forms import Clerk
 
 HERE = Path(__file__).parent
 
@@ -48,6 +48,16 @@ SEARCHES = {
 }
 """Recorded with --simulated only: they want a reward model or a better judge than the small model."""
 
+FORMS = {
+    "build": '{"questions": ["Is the sum right?", "Does it end as asked?"]}',
+    "check": '{"items": [{"reason": "it is not", "met": "no"}, {"reason": "it does", "met": "yes"}]}',
+    "estimate": '{"critical": [], "major": ["the sum is off"], "minor": []}',
+    "ask": '{"questions": [{"question": "What is 3 more than 4?", "answered": "no"}]}',
+    "plan": '{"approaches": ["count up from 3", "count up from 4", "use a number line"]}',
+    "rewrite": "What is 3 + 4, in one number? End with: The answer is <number>.",
+}
+"""What the simulated model writes where a prompt, by its tag, asks for a form."""
+
 
 @asynccontextmanager
 async def embedded(model: str | None) -> AsyncIterator[Perform]:
@@ -65,7 +75,8 @@ async def embedded(model: str | None) -> AsyncIterator[Perform]:
 @asynccontextmanager
 async def simulated() -> AsyncIterator[Perform]:
     """No model at all."""
-    yield Simulated(0.2, 0.9, insight=0.8, length=20)
+    forms = {tag: lambda *_, text=text: text for tag, text in FORMS.items()}
+    yield Clerk(0.2, 0.9, forms=forms, insight=0.8, length=20)
 
 
 async def record(simulate: bool, model: str | None, names: list[str]) -> None:
