@@ -20,7 +20,7 @@ def section(name: str) -> str:
 
 
 def plain(value: object) -> str:
-    return {True: "true", False: "false", None: "none"}.get(value, str(value)) if not value else str(value).lower()
+    return str(value).lower()
 
 
 def rows(name: str) -> dict[str, tuple[str, str]]:
