@@ -9,6 +9,7 @@ from types import MappingProxyType
 from strop.strategies.adaptive import adaptive
 from strop.strategies.beam_search import beam_search
 from strop.strategies.best_of_n import best_of_n
+from strop.strategies.checklist import checklist
 from strop.strategies.direct import direct
 from strop.strategies.dvts import dvts
 from strop.strategies.id_sampling import id_sampling
@@ -29,6 +30,7 @@ CATALOGUE = catalogue(
     dvts,
     adaptive,
     ioe,
+    checklist,
 )
 """The strategies that come with strop, by name."""
 

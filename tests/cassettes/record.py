@@ -39,6 +39,7 @@ REQUESTS = {
     "id_sampling": Request(CATALOGUE["id_sampling"], TALE, {"first": 32, "growth": 1.5}, seed=5, fence="fence"),
     "adaptive": Request(CATALOGUE["adaptive"], SUM, {"n": 8}, seed=6, fence="fence"),
     "ioe": Request(CATALOGUE["ioe"], SUM, seed=7, fence="fence"),
+    "checklist": Request(CATALOGUE["checklist"], SUM, {"n": 2, "rounds": 1}, seed=8, fence="fence"),
 }
 ADDITION = Chat((Message("user", "What is 3 + 4?"),))
 SEARCHES = {
