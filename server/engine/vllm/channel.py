@@ -12,7 +12,6 @@ they are part of the token.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 RANK_BITS, ENTROPY_BITS, CERTAINTY_BITS = 20, 24, 19
@@ -31,15 +30,8 @@ class Measured(NamedTuple):
     certainty: float | None
 
 
-def pack(rank: int, entropy: float, certainty: float) -> int:
-    """The stamped rank. The worker does the same with tensors."""
-    steps = min(max(round(entropy / ENTROPY_STEP), 0), ENTROPY_MAX) + 1
-    certain = min(max(round(certainty / CERTAINTY_STEP), 0), CERTAINTY_MAX) if math.isfinite(certainty) else 0
-    return rank | steps << RANK_BITS | certain << CERTAINTY_SHIFT
-
-
 def unpack(stamped: int) -> Measured:
-    """The numbers of one token."""
+    """The numbers of one token. `measure` packs them."""
     rank = stamped & ((1 << RANK_BITS) - 1)
     steps = stamped >> RANK_BITS & ((1 << ENTROPY_BITS) - 1)
     if steps == 0:

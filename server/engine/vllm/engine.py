@@ -21,7 +21,7 @@ from strop.strategies.kit.capabilities import Capabilities, Capability
 from strop.strategies.kit.errors import EngineUnavailable, MissingCapability
 from strop.strategies.kit.ops import Generate, Generated, Logprobs, Op, Result, Weighed
 from strop.strategies.kit.span import Span
-from strop.strategies.kit.types import Usage
+from strop.strategies.kit.types import Logprob, Tokens, Usage
 
 MEASURED = {Capability.ENTROPY.value, Capability.CERTAINTY.value}
 
@@ -51,7 +51,7 @@ class VllmEngine:
         self._lifeline: Lifeline[Instance] = Lifeline(partial(boot, wanted, self._series, self._totals))
         self._model = ModelInfo(launch.public_name(model))
         self._salt = salt
-        self._calls = 0
+        self._billed = self._counted = Usage()
 
     @property
     def model(self) -> ModelInfo:
@@ -81,9 +81,14 @@ class VllmEngine:
         return self._lifeline.health()
 
     def counters(self) -> Counters:
-        """vLLM's own counts; `calls` are drafts and scored texts that began."""
-        t = self._totals
-        return Counters(t.prompt, t.cached, t.completion, self._calls, t.running, t.waiting)
+        """Prompts as they are billed, once per op; tokens and load as vLLM counts them."""
+        billed, own = self._billed, self._totals
+        return Counters(billed.prompt, billed.cached, own.completion, billed.calls, own.running, own.waiting)
+
+    def unbilled(self) -> Usage:
+        """What vLLM counted in its own way (a prompt per draft) beyond what finished ops knew of: zero when idle."""
+        own, ours = self._totals, self._counted
+        return Usage(own.prompt - ours.prompt, own.cached - ours.cached, own.completion - ours.completion)
 
     async def perform(self, op: Op, span: Span) -> Result:
         """Do a `Generate` or a `Logprobs` op."""
@@ -111,19 +116,30 @@ class VllmEngine:
             await generation.run(span.live if not asked.tools else None)
         finally:
             span.receipt.own = generation.usage
-            self._calls += generation.usage.calls
+            self._count(generation.usage, generation.counted)
         results = await anyio.to_thread.run_sync(generation.results)
-        return Generated(tuple(translator.drafts(asked, results, span.key)), span.receipt.own)
+        drafts = tuple(translator.drafts(asked, results, span.key))
+        return Generated(drafts, span.receipt.own, len(asked.request.prompt_ids))
 
     async def _weigh(self, instance: Instance, op: Logprobs, span: Span) -> Weighed:
         began = perf_counter()
         prompt, drafts = await anyio.to_thread.run_sync(instance.translator.continuations, op)
-        weighing = Weighing(instance, prompt, drafts, self._place(span))
+        weighing = Weighing(instance, prompt, drafts, op.top, self._place(span))
         try:
-            values = await weighing.run()
+            scores = await weighing.run()
         finally:
             span.receipt.own = weighing.usage + Usage(seconds=perf_counter() - began)
-        return Weighed(values, span.receipt.own)
+            self._count(weighing.usage, weighing.counted)
+        told = instance.translator.weighed
+        values = (
+            Logprob(score.logprobs, (), told(ids, score) if op.top else Tokens())
+            for score, ids in zip(scores, drafts, strict=True)
+        )
+        return Weighed(tuple(values), span.receipt.own)
+
+    def _count(self, billed: Usage, counted: Usage) -> None:
+        self._billed += billed
+        self._counted += counted
 
     def _place(self, span: Span) -> Place:
         return Place(span.key, priority=0 if span.live is not None else 1, salt=self._salt(span))

@@ -56,15 +56,27 @@ class Generation:
 
     @property
     def usage(self) -> Usage:
-        """What vLLM counted for this op: a prompt per draft that began, and every token it sent us."""
+        """The bill so far: the prompt once, of which `cached` was there before the first draft, and every token."""
+        begun = [draft for draft in self._drafts if draft.started]
+        if not begun:
+            return Usage()
+        return Usage(
+            prompt=len(self._request.prompt_ids),
+            cached=min(draft.cached for draft in begun),
+            completion=sum(draft.generated for draft in begun),
+            injected=self._asked.injected,
+            calls=len(begun),
+            seconds=max(draft.worked for draft in begun),
+        )
+
+    @property
+    def counted(self) -> Usage:
+        """The same in vLLM's way of counting: the prompt once per draft."""
         begun = [draft for draft in self._drafts if draft.started]
         return Usage(
             prompt=len(self._request.prompt_ids) * len(begun),
             cached=sum(draft.cached for draft in begun),
             completion=sum(draft.generated for draft in begun),
-            injected=self._asked.injected * len(begun),
-            calls=len(begun),
-            seconds=max((draft.worked for draft in begun), default=0.0),
         )
 
     async def run(self, live: Live | None) -> None:

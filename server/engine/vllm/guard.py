@@ -46,6 +46,14 @@ def check_ids(ids: tuple[int, ...], bounds: Bounds, more: int = 1) -> None:
         raise BadRequest(f"token ids must be between 0 and {bounds.vocabulary - 1}", param="prompt")
 
 
+def check_weighing(prefix: tuple[int, ...], ids: tuple[int, ...], top: int, bounds: Bounds) -> None:
+    """The same for a text that is to be scored. An empty text needs no engine."""
+    if ids:
+        check_ids(prefix + ids, bounds)
+    if not 0 <= top <= bounds.top_logprobs:
+        raise BadRequest(f"at most {bounds.top_logprobs} alternatives are told per token", param="top_logprobs")
+
+
 def _id(value: object, bounds: Bounds) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < bounds.vocabulary
 

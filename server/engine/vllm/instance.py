@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import anyio
 import anyio.to_thread
 
 from strop.server.engine.chat.speaker import Defaults
@@ -53,7 +55,11 @@ class Instance:
 
     async def close(self) -> None:
         """End vLLM's processes. Takes seconds."""
-        await anyio.to_thread.run_sync(self.llm.shutdown)
+        await anyio.to_thread.run_sync(partial(self.llm.shutdown, timeout=5))
+        core = self.llm.engine_core
+        core.ctx.destroy(linger=0)  # vLLM leaves sockets and their threads behind
+        with anyio.move_on_after(5):
+            await anyio.to_thread.run_sync(partial(core.resources.ctx.destroy, linger=0), abandon_on_cancel=True)
 
 
 async def boot(wanted: launch.Launch, series: metrics.Series, totals: metrics.Totals) -> Instance:

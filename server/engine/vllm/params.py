@@ -78,7 +78,7 @@ def structured(grammar: Grammar) -> dict[str, Any]:
             return {"choice": list(grammar.choices)}
 
 
-def weighing(cached: bool) -> dict[str, Any]:
+def weighing(top: int, cached: bool) -> dict[str, Any]:
     """Arguments for scoring a prompt. With `cached`, positions that the prefix cache holds come back as garbage, which
     is why nothing may be detokenised and why `weighing.tail` checks what it reads.
     """
@@ -86,7 +86,7 @@ def weighing(cached: bool) -> dict[str, Any]:
         "n": 1,
         "temperature": 0.0,
         "max_tokens": 1,
-        "prompt_logprobs": 0,
+        "prompt_logprobs": top,
         "flat_logprobs": True,
         "detokenize": False,
         "skip_reading_prefix_cache": not cached,
