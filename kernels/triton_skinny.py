@@ -1,13 +1,12 @@
-"""Two products with the head's weight for a handful of rows, each one read of W and nothing at all when no row is
-flagged.
+"""Two products with the head's weight for a handful of rows: one read of W each, none when no row is flagged.
 
 Legend: C <= 16 rows per launch, V vocabulary, d hidden size, S splits of V.
     push   out[C, V] = scale * delta[C, d] @ W^T      or   logits[rows[c]] += that
     pull   partial[S, C, d] = g[C, V] @ W             summed over S by the caller, in order: deterministic
 
-16-bit weights stay 16-bit on the tensor cores; the fp32 operand is split in two bf16 halves (x = hi + lo, 16 bits of
-mantissa). Other weights,
-and the interpreter, whose bf16 dot is wrong, multiply in fp32. Bytes moved: V d itemsize.
+16-bit weights stay 16-bit on the tensor cores; the fp32 operand is split in two halves of the weight's type (x = hi + lo:
+16 bits of mantissa for bf16, 22 for fp16). fp32 weights, and the interpreter, whose bf16 dot is wrong, multiply in fp32.
+Bytes moved: V d itemsize.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
@@ -31,12 +30,14 @@ STAGES = 4
 
 @triton.jit
 def product(x, w, total, UPCAST: tl.constexpr):
-    """total + x @ w for fp32 x; w bf16 on the tensor cores, or both in fp32."""
+    """total + 1024 * x @ w for fp32 x: w of 16 bits on the tensor cores, or both in fp32. The factor keeps fp16
+    off its floor."""
+    x *= 1024.0
     if UPCAST:
         total = tl.dot(x, w.to(tl.float32), total, input_precision="ieee")
     else:
-        high = x.to(tl.bfloat16)
-        low = (x - high.to(tl.float32)).to(tl.bfloat16)
+        high = x.to(w.dtype)
+        low = (x - high.to(tl.float32)).to(w.dtype)
         total = tl.dot(low, w, tl.dot(high, w, total))
     return total
 
@@ -64,7 +65,7 @@ def push_rows(weight, delta, out, rows, count, scale, V, D, stride, FIRST, C,
         if ADD:
             row = tl.load(rows + FIRST + c, mask=(c < n) & (FIRST + c < C), other=0)
         to = out + row[:, None].to(tl.int64) * stride + v[None, :]
-        total *= scale
+        total *= scale / 1024.0
         if ADD:
             total += tl.load(to, mask=inside, other=0.0).to(tl.float32)
         tl.store(to, total.to(out.dtype.element_ty), mask=inside)
@@ -89,12 +90,12 @@ def pull_rows(weight, gradient, partial, count, V, D, chunk, FIRST, C,
             )
             total = product(x, w, total, UPCAST)
         to = partial + (tl.program_id(1) * C + FIRST + c)[:, None].to(tl.int64) * D + k[None, :]
-        tl.store(to, total, mask=(c < n)[:, None] & (FIRST + c < C)[:, None] & (k < D)[None, :])
+        tl.store(to, total / 1024.0, mask=(c < n)[:, None] & (FIRST + c < C)[:, None] & (k < D)[None, :])
 
 
 def upcast(weight: torch.Tensor) -> bool:
     """Whether products with this weight run in fp32."""
-    return weight.dtype != torch.bfloat16 or interpreted()
+    return weight.dtype == torch.float32 or interpreted()
 
 
 def push(weight: torch.Tensor, delta: torch.Tensor, scale: float, count: torch.Tensor, out: torch.Tensor,

@@ -115,7 +115,7 @@ def flags(rows: list[int], capacity: int = 16) -> Flagged:
     return Flagged(padded, torch.tensor([len(rows)], dtype=torch.int32, device="cuda"), padded, padded)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 def test_the_fit_from_the_state_equals_the_torch_path(dtype: torch.dtype) -> None:
     state, head, logits = make_state(32000, dtype)
     slots, flagged = torch.tensor([-1, 1, 0, -1, 3, 2], device="cuda"), flags([1, 2, 4])

@@ -94,7 +94,7 @@ def every_launch() -> None:
     """Calls the Triton path of every op on CPU tensors of the sizes served: shapes steer constants, nothing is
     executed."""
     ids, ones = torch.zeros(4, dtype=torch.int64), torch.ones(4)
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float16, torch.float32, torch.bfloat16):
         logits = torch.zeros(4, VOCAB, dtype=dtype)
         triton_row_stats(logits, ids, ones, 20, None)
         triton_row_stats(logits, None, None, 0, torch.zeros(VOCAB))
@@ -103,15 +103,19 @@ def every_launch() -> None:
     triton_gates.launch_entropy(torch.ones(256), torch.zeros(256, dtype=torch.int32), gate, flagged)
     groups = ConfidenceGate.allocate(8, "cpu")
     triton_gates.launch_confidence(ones, ids.int(), groups, torch.zeros(4, dtype=torch.bool), ones)
-    for sparse, dtype in ((20, torch.bfloat16), (0, torch.float32)):
+    exact, out = logits.float(), torch.empty(4, VOCAB, dtype=torch.bfloat16)
+    triton_logit_grad.launch(exact, ids, None, ones, ones, ones, ones, ones, out)
+    for sparse, dtype in ((20, torch.bfloat16), (0, torch.float32), (5, torch.float16)):
         state = SlotState.allocate(1, VOCAB, "cpu", sparse=sparse)
         head = Head(torch.zeros(VOCAB, 64, dtype=dtype))
         stats = Workspace.allocate(4, VOCAB, sparse, "cpu").result()
         plan = Plan(ids, ids, ids > 0)
         triton_srgen_state.launch_observe(state, ids, logits, stats, plan, torch.zeros(5, dtype=torch.int64))
-        triton_fit(logits.float(), flagged, head, state, ids, 2, None)
+        triton_srgen_state.launch_observe(state, ids, exact, stats, plan, None)
+        triton_fit(exact, flagged, head, state, ids, 2, None)
         triton_skinny.push(head.weight, torch.zeros(16, 64), 1.0, flagged.count, logits.float(), rows=flagged.rows)
     triton_sum_softmax(logits, torch.zeros(VOCAB), stats)
+    triton_sum_softmax(logits, None, stats)
 
 
 if __name__ == "__main__":
