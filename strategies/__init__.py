@@ -18,6 +18,7 @@ from strop.strategies.kit.strategy import Strategy, catalogue, strategy_of
 from strop.strategies.particle_filter import particle_filter
 from strop.strategies.self_consistency import self_consistency
 from strop.strategies.self_refine import self_refine
+from strop.strategies.tear import tear
 
 CATALOGUE = catalogue(
     direct,
@@ -31,6 +32,7 @@ CATALOGUE = catalogue(
     adaptive,
     ioe,
     checklist,
+    tear,
 )
 """The strategies that come with strop, by name."""
 

@@ -40,6 +40,7 @@ REQUESTS = {
     "adaptive": Request(CATALOGUE["adaptive"], SUM, {"n": 8}, seed=6, fence="fence"),
     "ioe": Request(CATALOGUE["ioe"], SUM, seed=7, fence="fence"),
     "checklist": Request(CATALOGUE["checklist"], SUM, {"n": 2, "rounds": 1}, seed=8, fence="fence"),
+    "tear": Request(CATALOGUE["tear"], SUM, seed=9, fence="fence"),
 }
 ADDITION = Chat((Message("user", "What is 3 + 4?"),))
 SEARCHES = {
