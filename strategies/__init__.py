@@ -16,6 +16,7 @@ from strop.strategies.id_sampling import id_sampling
 from strop.strategies.ioe import ioe
 from strop.strategies.kit.strategy import Strategy, catalogue, strategy_of
 from strop.strategies.particle_filter import particle_filter
+from strop.strategies.self_check import self_check
 from strop.strategies.self_consistency import self_consistency
 from strop.strategies.self_refine import self_refine
 from strop.strategies.tear import tear
@@ -33,6 +34,7 @@ CATALOGUE = catalogue(
     ioe,
     checklist,
     tear,
+    self_check,
 )
 """The strategies that come with strop, by name."""
 

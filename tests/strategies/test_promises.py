@@ -30,6 +30,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "ioe": {},
     "checklist": {"n": 3, "rounds": 2},
     "tear": {},
+    "self_check": {"n": 4},
 }
 JUDGED = {"best_of_n": 5, "self_refine": 1, "adaptive": 4, "ioe": 1, "tear": 1}
 """Judgements in one scoring op. A scorer is asked for all drafts at once, so its last op may exceed the budget."""
