@@ -12,6 +12,7 @@ from strop.strategies.best_of_n import best_of_n
 from strop.strategies.checklist import checklist
 from strop.strategies.direct import direct
 from strop.strategies.dvts import dvts
+from strop.strategies.first_finish import first_finish
 from strop.strategies.id_sampling import id_sampling
 from strop.strategies.ioe import ioe
 from strop.strategies.kit.strategy import Strategy, catalogue, strategy_of
@@ -19,6 +20,7 @@ from strop.strategies.particle_filter import particle_filter
 from strop.strategies.self_check import self_check
 from strop.strategies.self_consistency import self_consistency
 from strop.strategies.self_refine import self_refine
+from strop.strategies.speculative_rejection import speculative_rejection
 from strop.strategies.tear import tear
 
 CATALOGUE = catalogue(
@@ -30,6 +32,8 @@ CATALOGUE = catalogue(
     beam_search,
     particle_filter,
     dvts,
+    first_finish,
+    speculative_rejection,
     adaptive,
     ioe,
     checklist,

@@ -44,7 +44,8 @@ class Stepper:
 
     `by` is "prm" (process rewards of the steps so far, put together by `how`) or an outcome scorer, which is shown the
     text so far. A step ends at a blank line; one that is cut off at `step_tokens` goes on as the next step. Answers by
-    tool call or in JSON are a single step. A path scored None could not be told.
+    tool call or in JSON are a single step. A path scored None could not be told. With an empty `pause` the steps are
+    stretches of `step_tokens` tokens.
     """
 
     ctx: Context
@@ -52,6 +53,7 @@ class Stepper:
     by: str = "prm"
     how: How = "last"
     step_tokens: int = 512
+    pause: str = BREAK
 
     @classmethod
     def of(
@@ -77,18 +79,18 @@ class Stepper:
         With `last` the answers are written to their end. Paths for which the budget did not suffice are left out.
         """
 
-        async def one(i: int) -> list[Path]:
+        async def one(i: int) -> tuple[int, list[Path]]:
             path = paths[i]
-            if path.over:
-                return [path] * copies[i]
             try:
                 drafts = await self._generate(copies[i], path.draft, last)
             except ContextTooLong:
-                return [replace(path, over=True, draft=path.servable)] * copies[i]
-            return [self._path(draft, path.root, last) for draft in drafts]
+                return i, [replace(path, over=True, draft=path.servable)] * copies[i]
+            return i, [self._path(draft, path.root, last) for draft in drafts]
 
-        grown = await self.ctx.map(one, [i for i, count in enumerate(copies) if count], name="step")
-        return [path for paths_of_one in grown for path in paths_of_one]
+        live = [i for i, path in enumerate(paths) if copies[i] and not path.over]
+        after = {i: [path] * copies[i] for i, path in enumerate(paths) if path.over}
+        after |= dict(await self.ctx.map(one, live, name="step"))
+        return [path for i in sorted(after) for path in after[i]]
 
     async def scored(self, paths: Sequence[Path]) -> list[Path]:
         """The paths with their scores; those that have one keep it."""
@@ -123,14 +125,15 @@ class Stepper:
         return await self.ctx.generate(
             self.question,
             n=n,
-            prefix=None if before is None else Prefix(before, BREAK if self._broke(before) else ""),
+            prefix=None if before is None else Prefix(before, self.pause if self._broke(before) else ""),
             max_tokens=room,
             min_tokens=least if room is None else min(least, room),
-            stop=sampling.stop if unlimited or BREAK in sampling.stop else (*sampling.stop, BREAK),
+            stop=sampling.stop if unlimited or self.pause in ("", *sampling.stop) else (*sampling.stop, self.pause),
         )
 
     def _broke(self, draft: Draft) -> bool:
-        return draft.finish == "stop" and draft.stop_reason == BREAK and BREAK not in self.question.sampling.stop
+        mine = self.pause not in ("", *self.question.sampling.stop)
+        return mine and draft.finish == "stop" and draft.stop_reason == self.pause
 
     def _path(self, draft: Draft, root: int, last: bool) -> Path:
         limit = self.question.sampling.max_tokens

@@ -48,6 +48,10 @@ SEARCHES = {
     "beam_search": Request(CATALOGUE["beam_search"], ADDITION, {"n": 4, "width": 2}, seed=6, fence="fence"),
     "particle_filter": Request(CATALOGUE["particle_filter"], ADDITION, {"n": 4}, seed=7, fence="fence"),
     "dvts": Request(CATALOGUE["dvts"], ADDITION, {"n": 4, "width": 2}, seed=8, fence="fence"),
+    "first_finish": Request(CATALOGUE["first_finish"], ADDITION, {"n": 3, "stretch": 16}, seed=9, fence="fence"),
+    "speculative_rejection": Request(
+        CATALOGUE["speculative_rejection"], ADDITION, {"n": 6, "first": 16}, seed=10, fence="fence"
+    ),
 }
 """Recorded with --simulated only: they want a reward model or a better judge than the small model."""
 

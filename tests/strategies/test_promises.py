@@ -26,13 +26,15 @@ KNOBS: dict[str, dict[str, Any]] = {
     "beam_search": {"n": 4, "width": 2},
     "particle_filter": {"n": 4},
     "dvts": {"n": 4, "width": 2},
+    "first_finish": {"n": 3, "stretch": 16},
+    "speculative_rejection": {"n": 6, "first": 16},
     "adaptive": {"n": 10},
     "ioe": {},
     "checklist": {"n": 3, "rounds": 2},
     "tear": {},
     "self_check": {"n": 4},
 }
-JUDGED = {"best_of_n": 5, "self_refine": 1, "adaptive": 4, "ioe": 1, "tear": 1}
+JUDGED = {"best_of_n": 5, "self_refine": 1, "adaptive": 4, "ioe": 1, "speculative_rejection": 6, "tear": 1}
 """Judgements in one scoring op. A scorer is asked for all drafts at once, so its last op may exceed the budget."""
 
 
