@@ -1,19 +1,16 @@
-"""DeepConf's sliding-group confidence for a ragged batch, on the device (arXiv 2508.15260): stop a trace that has
-lost its confidence.
+"""DeepConf's sliding-group confidence for a ragged batch, on the device (arXiv 2508.15260): stop a trace that has lost
+its confidence.
 
-Legend: B rows of the step, M slots (one per running trace), W ring capacity.
-For a row in slot m with confidence C (`row_stats(..., topk=20).confidence`, at T = 1, higher = more peaked), after
-appending C:
+Legend: B rows of the step, M slots (one per running trace), W ring capacity. For a row in slot m with confidence C
+(`row_stats(..., topk=20).confidence`, at T = 1, higher = more peaked), after appending C:
     group  = mean of the last `window` confidences of the slot     (of all of them while there are fewer)
     stop   = the window is full and group < threshold
     lowest = min of `group` over the steps with a full window: the trace's "lowest group" score (+inf before the first)
-A row with slot -1, inactive, or with confidence NaN neither stops nor touches its slot; its group is NaN. A threshold
-of -inf never stops
-(warm-up traces). Two rows of one step must not share a slot.
+A row with slot -1, inactive, or with confidence NaN neither stops nor touches its slot; its group is NaN. A
+threshold of -inf never stops (warm-up traces). Two rows of one step must not share a slot.
 
-The mean is summed anew from the ring at every step, so it does not drift; fp32. Bytes moved: 4 W per row (2 MB at 256
-rows, W = 2048: 0.5 us).
-One launch, no host synchronisation, fixed shapes: safe in a CUDA graph.
+The mean is summed anew from the ring at every step, so it does not drift; fp32. Bytes moved: 4 W per row (2 MB at
+256 rows, W = 2048: 0.5 us). One launch, no host synchronisation, fixed shapes: safe in a CUDA graph.
 """
 
 from __future__ import annotations

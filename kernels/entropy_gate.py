@@ -1,19 +1,17 @@
 """SRGen's dynamic entropy threshold for a ragged batch, on the device (arXiv 2510.02919, as its code runs).
 
-Legend: B rows of the step, M slots (one per running request), N window, R ring capacity >= N.
-For a row in slot m with the N most recent entropies w of that slot, *before* the current one:
+Legend: B rows of the step, M slots (one per running request), N window, R ring capacity >= N. For a row in slot m
+with the N most recent entropies w of that slot, *before* the current one:
     threshold = max(mean(w) + k * max(std(w), min_std), min_threshold)      std with N - 1 (0 for N = 1)
               = warmup_threshold                                            until N entropies have been seen
     flagged   = H > threshold, strictly, and fewer than max_activations flags so far in this slot
 The current entropy is appended either way, also when flagged. A row with slot -1, inactive, or with entropy NaN is
-not flagged, and its slot
-is not touched. At most `capacity` rows are flagged in one step, in row order; flags beyond it are let go, counted in
-`dropped`, and do not
-use up an activation. Two rows of one step must not share a slot.
+not flagged, and its slot is not touched. At most `capacity` rows are flagged in one step, in row order; flags beyond
+it are let go, counted in `dropped`, and do not use up an activation. Two rows of one step must not share a slot.
 
-Entropies are in nats at the sampling temperature. fp32 throughout; the spread is summed around the mean.
-Bytes moved: 4 R + 40 per row (30 kB at 256 rows): launch latency only. One launch, no host synchronisation, fixed
-shapes: safe in a CUDA graph.
+Entropies are in nats at the sampling temperature. fp32 throughout; the spread is summed around the mean. Bytes
+moved: 4 R + 40 per row (30 kB at 256 rows): launch latency only. One launch, no host synchronisation, fixed shapes:
+safe in a CUDA graph.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Statistics of next-token logits in one pass over memory.
 
-Legend: B rows, V vocabulary, K top-k. Natural logarithms; everything is in nats. The temperature is T_b of the row, 1
-where it is
-not given or not positive (greedy); p = softmax(x / T). A logit at or below -1e30 (-inf included) is masked: outside
-the support.
+Legend: B rows, V vocabulary, K top-k. Natural logarithms; everything is in nats. The temperature is T_b of the row,
+1 where it is not given or not positive (greedy); p = softmax(x / T). A logit at or below -1e30 (-inf included) is
+masked: outside the support.
 
     log_z        = log sum_v exp((x_v - max x) / T)          logsumexp = max x / T + log_z
     logprob      = (x_y - max x) / T - log_z                 rank      = 1 + #{v: x_v > x_y}   (ties do not raise it)
@@ -14,12 +13,11 @@ the support.
     raw_log_z    = log_z at T = 1
 
 A row without support has logsumexp -inf, support 0, valid False and NaN elsewhere. A target outside [0, V) has
-logprob NaN and rank
-0. Top-k ids are exact, ties to the smaller id. Logits of NaN or +inf are the caller's error and give NaN.
+logprob NaN and rank 0. Top-k ids are exact, ties to the smaller id. Logits of NaN or +inf are the caller's error and
+give NaN.
 
 Numerics: logits of any float type, fp32 accumulators, distances taken from the row maximum (a shift of 1e4 costs
-1e-6, not 1e-3).
-Bytes moved: B * V * itemsize (+ 1/16 of it in fp32 when K > 0), read once.
+1e-6, not 1e-3). Bytes moved: B * V * itemsize (+ 1/16 of it in fp32 when K > 0), read once.
 """
 
 from __future__ import annotations

@@ -1,20 +1,16 @@
 """Log-probability and entropy of tokens from hidden states, without holding [T, V].
 
 Legend: T tokens, V vocabulary, d hidden size, C rows per chunk (512).
-    logits = softcap(scale * hidden @ weight^T)     then `row_stats` of every row (formulas, temperature and masking
-    there).
+    logits = softcap(scale * hidden @ weight^T)     then `row_stats` of every row (see there)
 
 FLOP 2 T V d; compute-bound from T = 184 on an H200. Bytes: the weight once per chunk + 8 C V of fp32 logits per
-chunk; workspace 4 C V
-bytes (311 MB at V = 151936), 2 C V more in the backward pass. Logits are fp32 even for bf16 operands: the error of a
-log-probability
-is 0.003 nats with bf16 hidden states, and would be 0.02 with bf16 logits.
+chunk; workspace 4 C V bytes (311 MB at V = 151936), 2 C V more in the backward pass. Logits are fp32 even for bf16
+operands: the error of a log-probability is 0.003 nats with bf16 hidden states, and would be 0.02 with bf16 logits.
 
 Differentiable in `hidden` through `logprob` and `entropy` (not through the other fields, never in the weight). The
-backward pass
-recomputes the logits of a chunk, so nothing of size V is kept between the passes:
-    dlogits = (g_logprob * (onehot - p) - g_entropy * p * (log p + H)) / T,   dhidden = scale * (dlogits * softcap') @
-    weight.
+backward pass recomputes the logits of a chunk, so nothing of size V is kept between the passes:
+    dlogits = (g_logprob * (onehot - p) - g_entropy * p * (log p + H)) / T
+    dhidden = scale * (dlogits * softcap') @ weight
 """
 
 from __future__ import annotations

@@ -4,10 +4,9 @@ Legend: T tokens of all candidates in a row, N candidates, S values; `offsets` [
 [offsets[n], offsets[n + 1]).
     sum, mean, min, prod = exp(log_prod), log_prod = sum log value, last      over the values that are not NaN
 An empty candidate (no value, or only NaN) has count 0, sum 0 and NaN elsewhere: no score is not a good score,
-although an empty product
-would be 1. Accumulated in fp64: a product of 200 steps underflows fp32. Deterministic: segments are reduced in order,
-without atomics.
-Bytes moved: 8 S per reduction; at most a few thousand values, so latency only.
+although an empty product would be 1. Accumulated in fp64: a product of 200 steps underflows fp32. Deterministic:
+segments are reduced in order, without atomics. Bytes moved: 8 S per reduction; at most a few thousand values, so
+latency only.
 """
 
 from __future__ import annotations

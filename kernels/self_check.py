@@ -1,8 +1,8 @@
 """Runs each op's Triton path against its torch reference on a small input, once per process and device, and reports.
 
 `self_check()` at start-up compiles the kernels and tells the server what it got; in `auto` mode an op that fails its
-check is served by
-torch from then on, with an error in the log. Without a usable device every op reports `torch` and is healthy.
+check is served by torch from then on, with an error in the log. Without a usable device every op reports `torch` and
+is healthy.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """SLOT (arXiv 2505.12392): one corrective vector per request, fitted on its prompt and added at every later position.
 
 Legend: n prompt positions, V vocabulary, d hidden size. The loss is the prompt's cross-entropy alone, so this is
-`srgen_fit`'s exact form with
-entropy weight 0. Because delta is shared by all positions, it acts as a constant bias u = scale * W delta on the
-(uncapped) logits: fit once,
-then `logits[row] += u` at each step (composes with SRGen: observe and fit on the biased logits).
-Bytes moved: steps * (2 n V itemsize + 2 V d itemsize), once per request; 8 V per row and step afterwards.
+`srgen_fit`'s exact form with entropy weight 0. Because delta is shared by all positions, it acts as a constant bias
+u = scale * W delta on the (uncapped) logits: fit once, then `logits[row] += u` at each step (composes with SRGen:
+observe and fit on the biased logits). Bytes moved: steps * (2 n V itemsize + 2 V d itemsize), once per request; 8 V
+per row and step afterwards.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""SRGen's corrective vector for flagged rows (arXiv 2510.02919): a shift delta of the head's input, fitted on the
-row's own prefix.
+"""SRGen's corrective vector for flagged rows (arXiv 2510.02919): a shift delta of the head's input, fitted on the row's
+own prefix.
 
-Legend: B rows of the step, C capacity of the flagged list, F flagged rows, n prefix positions, V vocabulary, d hidden
-size.
-delta [d] is one vector shared by all positions, so W (h_i + delta) = z_i + u with u = scale * W delta in R^V, and for
-a linear head
+Legend: B rows of the step, C capacity of the flagged list, F flagged rows, n prefix positions, V vocabulary, d
+hidden size. delta [d] is one vector shared by all positions, so W (h_i + delta) = z_i + u with u = scale * W delta
+in R^V, and for a linear head
     loss  = (1 - l) * mean_i CE(softmax(z_i + u), label_i) + l * H(q),        q = softmax((z_last + u) / T)
     g_V   = (1 - l) * (mean_i softmax(z_i + u) - label histogram) - l * q * (log q + H) / T
     delta = AdamW(scale * W^T g_V), from zero: betas .9 and .999, eps 1e-5, weight decay 1e-8, `steps` steps
@@ -12,18 +11,15 @@ With a soft-cap c, z + u means c * tanh((linear + u) / c) and both terms of g_V 
 form only).
 
 Three forms of mean_i softmax(z_i + u), one interface:
-    exact     `Prefix` per flagged row: cached logits, or hidden states from which they are recomputed at every step;
-    O(n V) per step
+    exact     `Prefix` per flagged row: cached logits, or hidden states recomputed at every step; O(n V) a step
     state     `SlotState` with K > 0: O(V + L K) per step whatever the length, all flagged rows share the two reads of W
     one-step  `SlotState` with K = 0: the mean softmax alone, exact for steps = 1 and refused beyond
 State form, with m the mean of e^u over the tail: Z_i = sum_K p e^u + tail_mass_i m, and
     mean softmax = (sum_i sparse_i e^u / Z_i + tail e^u * mean(tail_mass / Z)) / n.
 
 Numerics: fp32 (a bf16 delta has cosine 0.98 to it); e^u is clamped at e^60. Bytes moved by the state form, per step
-and 16 rows: 2 V d itemsize;
-all of its launches are predicated on the device counter, so nothing of size V is read when no row is flagged. The
-exact form and the torch
-path read the number of flagged rows on the host.
+and 16 rows: 2 V d itemsize; all of its launches are predicated on the device counter, so nothing of size V is read
+when no row is flagged. The exact form and the torch path read the number of flagged rows on the host.
 """
 
 from __future__ import annotations

@@ -1,16 +1,15 @@
 """SRGen's running state: what the corrective fit needs of the past, at a cost independent of the length.
 
 Legend: M slots (one per running request; slot -1 is nobody), V vocabulary, K sparse entries per token, L tokens kept
-sparse, N rows of logits.
-For every position i of a request with next-token distribution p_i = softmax(z_i), at temperature 1:
+sparse, N rows of logits. For every position i of a request with next-token distribution p_i = softmax(z_i), at
+temperature 1:
     ids, probs [M, L, K]   the K most likely tokens and their probabilities
     tail_mass [M, L]       1 - sum of those K
     tail [M, V]            running sum over i of p_i outside those K      (of all of p_i beyond L tokens, or with K = 0)
     labels [M, V]          how often each token followed
 so that sum_i softmax(z_i + u) can be rebuilt for any shared shift u (`srgen_fit`): exactly on the sparse part, with
-the mean of e^u over the
-tail on the rest. Numerics: fp32; counts are whole numbers. Bytes moved per step and row: 4 V of logits + 8 V of tail.
-Memory per slot: 8 V + 8 L K + 4 L bytes (1.9 MB at V = 151936, L = 4096, K = 20).
+the mean of e^u over the tail on the rest. Numerics: fp32; counts are whole numbers. Bytes moved per step and row: 4
+V of logits + 8 V of tail. Memory per slot: 8 V + 8 L K + 4 L bytes (1.9 MB at V = 151936, L = 4096, K = 20).
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Triton kernels behind `row_stats`: one pass over the row split between programs, then one small merge.
 
-Legend: B rows, V vocabulary, S splits of a row, G groups of 64 columns.
-Each lane keeps its own running maximum, so the loop has no block-wide reduction, no barrier and no branch. Distances
-from the
-maximum are in units of log2: `exp2` is one instruction, `exp` is four. Logits at or below -1e30 count as masked.
+Legend: B rows, V vocabulary, S splits of a row, G groups of 64 columns. Each lane keeps its own running maximum, so
+the loop has no block-wide reduction, no barrier and no branch. Distances from the maximum are in units of log2:
+`exp2` is one instruction, `exp` is four. Logits at or below -1e30 count as masked.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"

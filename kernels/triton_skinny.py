@@ -4,9 +4,10 @@ Legend: C <= 16 rows per launch, V vocabulary, d hidden size, S splits of V.
     push   out[C, V] = scale * delta[C, d] @ W^T      or   logits[rows[c]] += that
     pull   partial[S, C, d] = g[C, V] @ W             summed over S by the caller, in order: deterministic
 
-16-bit weights stay 16-bit on the tensor cores; the fp32 operand is split in two halves of the weight's type (x = hi + lo:
-16 bits of mantissa for bf16, 22 for fp16). fp32 weights, and the interpreter, whose bf16 dot is wrong, multiply in fp32.
-Bytes moved: V d itemsize.
+16-bit weights stay 16-bit on the tensor cores; the fp32 operand is split in two halves of the weight's type (x = hi
++ lo:
+16 bits of mantissa for bf16, 22 for fp16). fp32 weights, and the interpreter, whose bf16 dot is wrong, multiply in
+fp32. Bytes moved: V d itemsize.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"

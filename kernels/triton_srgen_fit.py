@@ -1,10 +1,8 @@
 """Triton kernels of `srgen_fit`'s state form around the two products with W: normalisers, sparse part, gradient, AdamW.
 
 Legend: C capacity of the flagged list, S splits of V, NB blocks of tokens, L sparse tokens, K entries per token.
-Program axis 0 is the flagged
-row; it returns at once when the device counter is not beyond it. The sparse part is summed in 2^-40 fixed point with
-integer atomics: any order
-gives the same bits.
+Program axis 0 is the flagged row; it returns at once when the device counter is not beyond it. The sparse part is
+summed in 2^-40 fixed point with integer atomics: any order gives the same bits.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"

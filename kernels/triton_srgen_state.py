@@ -1,6 +1,7 @@
 """Triton kernels behind `srgen_observe` and `sum_softmax`.
 
-Legend: N rows of logits, R groups of consecutive rows, V vocabulary, K sparse entries per token, L tokens kept sparse.
+Legend: N rows of logits, R groups of consecutive rows, V vocabulary, K sparse entries per token, L tokens kept
+sparse.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"

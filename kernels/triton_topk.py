@@ -1,10 +1,8 @@
 """Triton kernel behind `row_stats(topk=k)`: the exact k largest of a row from the maxima of its 64-column groups.
 
 The k largest elements lie in the k best groups, so one program reads G maxima and k * 64 logits. A key packs the
-value and
-the id into one int64: `order-preserving bits << 32 | (2**31 - 1 - id)`. Keys are unique and equal values rank by
-smaller id.
-k rounds of "take the largest" are cheaper to compile and to run than a sort for k <= 32.
+value and the id into one int64: `order-preserving bits << 32 | (2**31 - 1 - id)`. Keys are unique and equal values
+rank by smaller id. k rounds of "take the largest" are cheaper to compile and to run than a sort for k <= 32.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"

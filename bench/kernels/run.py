@@ -1,9 +1,10 @@
 """Measures every kernel: `python -m bench.kernels`, from the root of the repository.
 
 First the self-check of every op against its reference and the statistics against float64; a mismatch ends the run
-with exit code 1 before anything is timed. Then medians and 20th and 80th percentiles in microseconds, beside the floor
-(bytes over measured copy bandwidth or FLOP over a measured product, whichever takes longer), eager torch, torch.compile
-where it is worth its start-up, Liger and cut-cross-entropy where installed. Rows go to bench/results/kernels_gpu.csv.
+with exit code 1 before anything is timed. Then medians and 20th and 80th percentiles in microseconds, beside the
+floor (bytes over measured copy bandwidth or FLOP over a measured product, whichever takes longer), eager torch,
+torch.compile where it is worth its start-up, Liger and cut-cross-entropy where installed. Rows go to
+bench/results/kernels_gpu.csv.
 
     --quick   the served shapes only (about a minute on a GPU)
     --cpu     the reduced form without a GPU: the torch path on one thread, kernels_cpu.csv; the default without one

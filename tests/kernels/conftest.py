@@ -1,7 +1,7 @@
 """The float64 oracle of the kernel tests, and which path this process tests.
 
-The same tests run twice: on the torch path here, and on the Triton path in a child process that `test_interpreter.py`
-starts with STROP_KERNELS=interpret and TRITON_INTERPRET=1.
+The same tests run twice: on the torch path here, and on the Triton path in a child process that
+`test_interpreter.py` starts with STROP_KERNELS=interpret and TRITON_INTERPRET=1.
 """
 
 from __future__ import annotations

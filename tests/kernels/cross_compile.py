@@ -1,8 +1,8 @@
 """Compiles for sm_90, without a GPU, every kernel launch that a piece of code makes, and reports registers and spills.
 
-Launches are recorded where Triton would run them, so the launch's own constants, warps and stages are what is compiled.
-`python cross_compile.py [FOLDER]` writes the cubins to FOLDER and prints one JSON object {kernel: [{"registers": ...,
-"spills": ..., "shared": ...}]}.
+Launches are recorded where Triton would run them, so the launch's own constants, warps and stages are what is
+compiled. `python cross_compile.py [FOLDER]` writes the cubins to FOLDER and prints one JSON object {kernel:
+[{"registers": ..., "spills": ..., "shared": ...}]}.
 """
 
 from __future__ import annotations
