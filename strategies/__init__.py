@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 
 from strop.strategies.adaptive import adaptive
+from strop.strategies.backtrack import backtrack
 from strop.strategies.beam_search import beam_search
 from strop.strategies.best_of_n import best_of_n
 from strop.strategies.checklist import checklist
@@ -39,6 +40,7 @@ CATALOGUE = catalogue(
     checklist,
     tear,
     self_check,
+    backtrack,
 )
 """The strategies that come with strop, by name."""
 

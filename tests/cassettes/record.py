@@ -42,6 +42,7 @@ REQUESTS = {
     "checklist": Request(CATALOGUE["checklist"], SUM, {"n": 2, "rounds": 1}, seed=8, fence="fence"),
     "tear": Request(CATALOGUE["tear"], SUM, seed=9, fence="fence"),
     "self_check": Request(CATALOGUE["self_check"], SUM, {"n": 3}, seed=10, fence="fence"),
+    "backtrack": Request(CATALOGUE["backtrack"], SUM, {"n": 3}, seed=11, fence="fence"),
 }
 ADDITION = Chat((Message("user", "What is 3 + 4?"),))
 SEARCHES = {

@@ -33,6 +33,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "checklist": {"n": 3, "rounds": 2},
     "tear": {},
     "self_check": {"n": 4},
+    "backtrack": {"n": 3, "rounds": 2},
 }
 JUDGED = {"best_of_n": 5, "self_refine": 1, "adaptive": 4, "ioe": 1, "speculative_rejection": 6, "tear": 1}
 """Judgements in one scoring op. A scorer is asked for all drafts at once, so its last op may exceed the budget."""
