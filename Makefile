@@ -44,8 +44,8 @@ check: $(DEV) ## formatting, lint, types, Dockerfile, shell syntax
 	$(BIN)/hadolint Dockerfile
 	bash -n .ci/run
 
-test-model: $(DEV) $(MODEL) ## tests on real weights (pytest -m model)
-	@$(BIN)/pytest -m model $(PYTEST_ARGS) || { code=$$?; \
+test-model: $(DEV) $(MODEL) ## tests on real weights, and slow ones (pytest -m 'model or slow')
+	@$(BIN)/pytest -m 'model or slow' $(PYTEST_ARGS) || { code=$$?; \
 	  [ $$code -eq 5 ] && echo "no test is marked 'model'" || exit $$code; }
 
 bench: $(DEV) $(MODEL) ## quick form of every benchmark: bench/*/run.py --quick

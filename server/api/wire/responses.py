@@ -188,7 +188,8 @@ def parse(raw: dict[str, Any], *, max_messages: int) -> ResponsesRequest:
     for name, neutral in REFUSED.items():
         if name in raw and raw[name] not in neutral:
             raise BadRequest(f"'{name}' is not supported by this server", param=name, code="unsupported_parameter")
-    for i, tool in enumerate(raw.get("tools") or ()):
+    tools = raw.get("tools")
+    for i, tool in enumerate(tools if isinstance(tools, list) else ()):
         if isinstance(tool, dict) and isinstance(tool.get("type"), str) and tool["type"] != "function":
             raise BadRequest(
                 f"tools of type '{tool['type'][:64]}' are not supported, only functions are",

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from threading import Thread
 from typing import Any
 
+import anyio
 import httpx
 import openai
 import pytest
@@ -21,7 +22,13 @@ from strop.server.engine.base import Counters
 from strop.server.service import Service
 from strop.server.settings import Settings
 from strop.strategies import CATALOGUE
+from strop.strategies.kit.errors import BadRequest
+from strop.strategies.kit.run import Request, run
 from strop.strategies.kit.strategy import Strategy
+from strop.strategies.kit.types import Chat
+from strop.strategies.testing import Simulated
+
+SUM = "What is 20 + 22?"
 
 SMALL: dict[str, dict[str, Any]] = {
     "best_of_n": {"n": 3},
@@ -38,9 +45,18 @@ def knobs_of(strategy: Strategy) -> dict[str, Any]:
     return ({"by": "judge"} if by is not None and by.default == "prm" else {}) | SMALL.get(strategy.name, {})
 
 
-KNOBS = {name: knobs_of(strategy) for name, strategy in CATALOGUE.items()}
+def needs_turns(strategy: Strategy) -> bool:
+    """Whether a strategy refuses a raw prompt."""
+    try:
+        anyio.run(run, Request(strategy, Chat(prompt=SUM), knobs_of(strategy)), Simulated())
+    except BadRequest as refused:
+        return refused.param == "prompt"
+    return False
 
-SUM = "What is 20 + 22?"
+
+KNOBS = {name: knobs_of(strategy) for name, strategy in CATALOGUE.items()}
+NEED_TURNS = {name for name, strategy in CATALOGUE.items() if needs_turns(strategy)}
+
 ROUTES = {
     "chat": "/v1/chat/completions",
     "text": "/v1/completions",

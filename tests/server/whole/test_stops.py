@@ -68,7 +68,7 @@ def test_a_deadline_is_kept_and_the_answer_says_so(paced, tools, name, stream):
 def test_a_deadline_before_the_first_token_is_504_at_every_endpoint(serve, tools, name):
     server = serve(simulation={"latency": 30.0})
     for to in ("chat", "text", "responses"):
-        if (name, to) == ("self_refine", "text"):
+        if to == "text" and name in tools.NEED_TURNS:
             continue
         answer = server.ask(to=to, strop=chosen(tools, name, budget={"seconds": 0.05}))
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "strategy_timeout")
@@ -77,7 +77,7 @@ def test_a_deadline_before_the_first_token_is_504_at_every_endpoint(serve, tools
 
 @EVERY
 @STREAMED
-@pytest.mark.parametrize("tokens", [1, 40, 90])
+@pytest.mark.parametrize("tokens", [1, 20, 90])
 def test_a_budget_is_kept_and_the_answer_says_so(whole, tools, name, stream, tokens):
     """A scorer is asked about all drafts at once, so its one-token verdicts may come on top."""
     strop = chosen(tools, name, budget={"tokens": tokens})
