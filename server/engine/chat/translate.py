@@ -10,10 +10,11 @@ from hashlib import blake2b
 from typing import Any
 
 from strop.server.engine.chat import types as core
+from strop.server.engine.chat.reading import HermesReader, Reader
 from strop.server.engine.chat.schema import require_modest
 from strop.server.engine.chat.speaker import Defaults, Speaker
 from strop.server.engine.chat.template import ChatTemplate
-from strop.server.engine.chat.toolcalls import forced_call, parse_calls
+from strop.server.engine.chat.toolcalls import forced_call
 from strop.strategies.kit.errors import BadRequest, ContextTooLong
 from strop.strategies.kit.ops import Generate, Logprobs
 from strop.strategies.kit.types import Chat, Draft, Finish, Message, Prefix, Tokens, Tool, ToolCall
@@ -28,25 +29,26 @@ class Asked:
     request: core.TokenRequest
     before: Draft
     injected: int
-    tools: tuple[str, ...]
+    tools: tuple[Tool, ...]
     parallel: bool
 
 
 class Translator:
     """Stateless but for the tokenizer; safe to use from a worker thread."""
 
-    def __init__(self, speaker: Speaker, context: int, defaults: Defaults) -> None:
+    def __init__(self, speaker: Speaker, context: int, defaults: Defaults, reader: Reader | None = None) -> None:
         self._template = ChatTemplate(speaker)
         self._eos = frozenset(speaker.eos_ids)
         self._context = context
         self._tokenizer: Any = speaker.tokenizer
         self._defaults = defaults
+        self._reader = reader or HermesReader()
         self.word = lru_cache(maxsize=2**16)(self._word)
 
     def request(self, op: Generate) -> Asked:
         """The token request of an op. `BadRequest` for what the model's template or context cannot take."""
         chat = op.chat
-        names = tuple(tool.name for tool in chat.tools) if chat.tool_choice.mode != "none" else ()
+        tools = chat.tools if chat.tool_choice.mode != "none" else ()
         prompt = self._prompt(chat)
         before, injected = self._before(op.prefix)
         ids = prompt + before.tokens.ids
@@ -56,7 +58,7 @@ class Translator:
             request = self._sampled(ids, op.n, chat)
         except ValueError as wrong:
             raise BadRequest(str(wrong)) from wrong
-        return Asked(request, before, injected, names, chat.parallel_tool_calls)
+        return Asked(request, before, injected, tools, chat.parallel_tool_calls)
 
     def continuations(self, op: Logprobs) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
         """Prompt ids and the ids of each draft."""
@@ -152,17 +154,17 @@ class Translator:
     def _draft(self, asked: Asked, result: core.TokenResult, key: str) -> Draft:
         before, new = asked.before, self.columns(result)
         tokens = before.tokens + new
-        text, finish = before.text + result.text, FINISH.get(result.finish, "length")
-        calls: tuple[ToolCall, ...] = ()
-        if asked.tools:
-            parsed = parse_calls(text, asked.tools)
-            found = parsed.calls if asked.parallel else parsed.calls[:1]
-            calls = tuple(ToolCall(_call_id(key, i), c.name, c.arguments) for i, c in enumerate(found))
-            text = parsed.content if calls else text
+        reason = result.stop_reason
+        whole = () if isinstance(reason, str) else tokens.ids  # a stop string cut the text, not the tokens
+        turn = self._reader.read(before.text + result.text, whole, asked.tools)
+        found = turn.calls if asked.parallel else turn.calls[:1]
+        calls = tuple(ToolCall(_call_id(key, i), c.name, c.arguments) for i, c in enumerate(found))
+        finish = FINISH.get(result.finish, "length")
         if calls and finish == "stop":
             finish = "tool_calls"
-        reason = result.stop_reason
-        return Draft(text, finish, calls, tokens, len(tokens), before.injected, reason)
+        return Draft(
+            turn.content, finish, calls, tokens, len(tokens), before.injected, reason, reasoning=turn.reasoning
+        )
 
     def _word(self, token: int) -> str:
         return str(self._tokenizer.decode([token]))

@@ -20,8 +20,8 @@ from strop.server.engine.vllm.weighing import Weighing
 from strop.strategies.kit.capabilities import Capabilities, Capability
 from strop.strategies.kit.errors import EngineUnavailable, MissingCapability
 from strop.strategies.kit.ops import Generate, Generated, Logprobs, Op, Result, Weighed
-from strop.strategies.kit.span import Span
-from strop.strategies.kit.types import Logprob, Tokens, Usage
+from strop.strategies.kit.span import Delta, Live, Span
+from strop.strategies.kit.types import Draft, Logprob, Tokens, Usage
 
 MEASURED = {Capability.ENTROPY.value, Capability.CERTAINTY.value}
 
@@ -110,15 +110,19 @@ class VllmEngine:
     async def _generate(self, instance: Instance, op: Generate, span: Span) -> Generated:
         translator = instance.translator
         asked = await anyio.to_thread.run_sync(translator.request, op)
-        generation = Generation(instance, asked, self._report(op, asked, span), self._place(span))
+        live = None if asked.tools or instance.thinks else span.live  # calls and reasoning are taken out of the text
+        report = Report(live=live is not None, logprobs=True, stats=bool(MEASURED & set(op.want)))
+        generation = Generation(instance, asked, report, self._place(span))
         span.receipt.partials = lambda: translator.drafts(asked, generation.results(), span.key)
         try:
-            await generation.run(span.live if not asked.tools else None)
+            await generation.run(live)
         finally:
             span.receipt.own = generation.usage
             self._count(generation.usage, generation.counted)
         results = await anyio.to_thread.run_sync(generation.results)
         drafts = tuple(translator.drafts(asked, results, span.key))
+        if live is None and span.live is not None:
+            self._tell_at_once(span.live, asked, drafts)
         return Generated(drafts, span.receipt.own, len(asked.request.prompt_ids))
 
     async def _weigh(self, instance: Instance, op: Logprobs, span: Span) -> Weighed:
@@ -145,7 +149,9 @@ class VllmEngine:
         return Place(span.key, priority=0 if span.live is not None else 1, salt=self._salt(span))
 
     @staticmethod
-    def _report(op: Generate, asked: Asked, span: Span) -> Report:
-        """Logprobs always come along: they cost vLLM next to nothing, and strategies rank by them."""
-        live = span.live is not None and not asked.tools
-        return Report(live=live, logprobs=True, stats=bool(MEASURED & set(op.want)))
+    def _tell_at_once(live: Live, asked: Asked, drafts: tuple[Draft, ...]) -> None:
+        """What could not be told while it was made; a prefix is not told again."""
+        for index, draft in enumerate(drafts):
+            text = draft.text.removeprefix(asked.before.text)
+            if text or draft.reasoning:
+                live(Delta(text, index, draft.reasoning))

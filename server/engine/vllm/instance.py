@@ -11,10 +11,12 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from strop.server.engine.chat.reading import HermesReader, Reader
 from strop.server.engine.chat.speaker import Defaults
 from strop.server.engine.chat.translate import Translator
 from strop.server.engine.vllm import launch, metrics
 from strop.server.engine.vllm.guard import Bounds
+from strop.server.engine.vllm.parsers import VllmReader
 from strop.strategies.kit.capabilities import Capabilities, Capability
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Instance:
     bounds: Bounds
     capabilities: Capabilities
     ranked: bool  # the scheduler heeds priorities
+    thinks: bool = False  # a parser takes the reasoning out of the text, which takes the whole text
 
     @property
     def dead(self) -> bool:
@@ -56,35 +59,45 @@ class Instance:
     async def close(self) -> None:
         """End vLLM's processes. Takes seconds."""
         await anyio.to_thread.run_sync(partial(self.llm.shutdown, timeout=5))
-        core = self.llm.engine_core
-        core.ctx.destroy(linger=0)  # vLLM leaves sockets and their threads behind
-        with anyio.move_on_after(5):
-            await anyio.to_thread.run_sync(partial(core.resources.ctx.destroy, linger=0), abandon_on_cancel=True)
+        context = self.llm.engine_core.resources.ctx
+        with anyio.move_on_after(5):  # vLLM closes its sockets but leaves their context, with two threads, behind
+            await anyio.to_thread.run_sync(partial(context.destroy, linger=0), abandon_on_cancel=True)
 
 
 async def boot(wanted: launch.Launch, series: metrics.Series, totals: metrics.Totals) -> Instance:
     """Start vLLM in processes of its own: half a minute for a small model. Raises whatever vLLM raises."""
-    llm, registry = await anyio.to_thread.run_sync(_start, wanted, totals)
+    llm, registry, flags = await anyio.to_thread.run_sync(_start, wanted, totals)
+    try:
+        instance = _described(llm, await _install(llm), flags)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(llm.shutdown)
+        raise
+    series.registry = registry
+    return instance
+
+
+async def _install(llm: Any) -> list[Mapping[str, Any]]:
+    """Put the hooks into every worker; their reports."""
     try:
         found = await llm.collective_rpc("strop_install")
-        reports = [one for one in found if isinstance(one, Mapping)]
     except Exception:  # boundary: a worker without our extension serves, with fewer capabilities
         log.exception("vLLM runs without strop's extension")
-        reports = []
-    series.registry = registry
-    return _described(llm, reports)
+        return []
+    return [one for one in found if isinstance(one, Mapping)]
 
 
-def _start(wanted: launch.Launch, totals: metrics.Totals) -> tuple[Any, Any]:
-    args = launch.engine_args(wanted)
+def _start(wanted: launch.Launch, totals: metrics.Totals) -> tuple[Any, Any, launch.Parsed]:
+    flags = launch.parsed(wanted)
     from prometheus_client import CollectorRegistry
     from vllm.v1.engine.async_llm import AsyncLLM
 
     registry = CollectorRegistry()
-    return AsyncLLM.from_engine_args(args, stat_loggers=metrics.stat_loggers(registry, totals)), registry
+    llm = AsyncLLM.from_engine_args(flags.engine, stat_loggers=metrics.stat_loggers(registry, totals))
+    return llm, registry, flags
 
 
-def _described(llm: Any, reports: list[Mapping[str, Any]]) -> Instance:
+def _described(llm: Any, reports: list[Mapping[str, Any]], flags: launch.Parsed) -> Instance:
     config = llm.vllm_config
     model = config.model_config
     tokenizer = llm.get_tokenizer()
@@ -99,8 +112,12 @@ def _described(llm: Any, reports: list[Mapping[str, Any]]) -> Instance:
         chunked=bool(config.scheduler_config.enable_chunked_prefill),
         ranked=config.scheduler_config.policy == "priority",
     )
-    translator = Translator(tongue, bounds.context, usual)
-    return Instance(llm, tongue, translator, bounds, offered, config.scheduler_config.policy == "priority")
+    reader: Reader = HermesReader()
+    if flags.tool_parser or flags.reasoning_parser:
+        reader = VllmReader(tokenizer, model, tongue.eos_ids, flags.tool_parser, flags.reasoning_parser)
+    translator = Translator(tongue, bounds.context, usual, reader)
+    ranked = config.scheduler_config.policy == "priority"
+    return Instance(llm, tongue, translator, bounds, offered, ranked, bool(flags.reasoning_parser))
 
 
 def capabilities(*, hooked: bool, why: str, speculative: bool, cpu: bool, chunked: bool, ranked: bool) -> Capabilities:

@@ -89,8 +89,17 @@ def defaults(
     return chosen
 
 
-def engine_args(launch: Launch) -> Any:
-    """vLLM's AsyncEngineArgs. ImportError for a wrong version, ValueError for flags that vLLM does not know.
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """The flags in vLLM's words: AsyncEngineArgs, and the names of its parsers (empty: none)."""
+
+    engine: Any
+    tool_parser: str = ""
+    reasoning_parser: str = ""
+
+
+def parsed(launch: Launch) -> Parsed:
+    """Flags over defaults. ImportError for a wrong version, ValueError for flags that vLLM does not know.
 
     Imports vLLM, which takes seconds: call it in a worker thread.
     """
@@ -120,7 +129,11 @@ def engine_args(launch: Launch) -> Any:
     chosen = defaults(launch, cpu=cpu, memory=memory)
     chosen["structured_outputs_config"] = StructuredOutputsConfig(**chosen["structured_outputs_config"])
     parser.set_defaults(**chosen)
-    return AsyncEngineArgs.from_cli_args(parser.parse_args(list(launch.flags)))
+    parser.add_argument("--tool-call-parser", default="")  # of vLLM's server, not its engine
+    parser.add_argument("--enable-auto-tool-choice", action="store_true")
+    words = parser.parse_args(list(launch.flags))
+    engine = AsyncEngineArgs.from_cli_args(words)
+    return Parsed(engine, words.tool_call_parser, engine.reasoning_parser or "")
 
 
 def public_name(model: str) -> str:
