@@ -11,6 +11,7 @@ from strop.strategies.backtrack import backtrack
 from strop.strategies.beam_search import beam_search
 from strop.strategies.best_of_n import best_of_n
 from strop.strategies.checklist import checklist
+from strop.strategies.deepconf import deepconf
 from strop.strategies.direct import direct
 from strop.strategies.dvts import dvts
 from strop.strategies.first_finish import first_finish
@@ -23,6 +24,7 @@ from strop.strategies.self_consistency import self_consistency
 from strop.strategies.self_refine import self_refine
 from strop.strategies.speculative_rejection import speculative_rejection
 from strop.strategies.tear import tear
+from strop.strategies.verify_revise import verify_revise
 
 CATALOGUE = catalogue(
     direct,
@@ -35,12 +37,14 @@ CATALOGUE = catalogue(
     dvts,
     first_finish,
     speculative_rejection,
+    deepconf,
     adaptive,
     ioe,
     checklist,
     tear,
     self_check,
     backtrack,
+    verify_revise,
 )
 """The strategies that come with strop, by name."""
 

@@ -43,6 +43,7 @@ REQUESTS = {
     "tear": Request(CATALOGUE["tear"], SUM, seed=9, fence="fence"),
     "self_check": Request(CATALOGUE["self_check"], SUM, {"n": 3}, seed=10, fence="fence"),
     "backtrack": Request(CATALOGUE["backtrack"], SUM, {"n": 3}, seed=11, fence="fence"),
+    "verify_revise": Request(CATALOGUE["verify_revise"], SUM, {"by": "sum", "rounds": 2}, seed=12, fence="fence"),
 }
 ADDITION = Chat((Message("user", "What is 3 + 4?"),))
 SEARCHES = {
@@ -50,6 +51,13 @@ SEARCHES = {
     "particle_filter": Request(CATALOGUE["particle_filter"], ADDITION, {"n": 4}, seed=7, fence="fence"),
     "dvts": Request(CATALOGUE["dvts"], ADDITION, {"n": 4, "width": 2}, seed=8, fence="fence"),
     "first_finish": Request(CATALOGUE["first_finish"], ADDITION, {"n": 3, "stretch": 16}, seed=9, fence="fence"),
+    "deepconf": Request(
+        CATALOGUE["deepconf"],
+        ADDITION,
+        {"n": 4, "top": 3, "warmup": 2, "window": 16, "online": True},
+        seed=11,
+        fence="fence",
+    ),
     "speculative_rejection": Request(
         CATALOGUE["speculative_rejection"], ADDITION, {"n": 6, "first": 16}, seed=10, fence="fence"
     ),

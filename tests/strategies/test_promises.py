@@ -27,6 +27,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "particle_filter": {"n": 4},
     "dvts": {"n": 4, "width": 2},
     "first_finish": {"n": 3, "stretch": 16},
+    "deepconf": {"n": 5, "top": 3, "warmup": 2, "window": 16, "online": True},
     "speculative_rejection": {"n": 6, "first": 16},
     "adaptive": {"n": 10},
     "ioe": {},
@@ -34,6 +35,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "tear": {},
     "self_check": {"n": 4},
     "backtrack": {"n": 3, "rounds": 2},
+    "verify_revise": {"by": "tests", "rounds": 3},
 }
 JUDGED = {"best_of_n": 5, "self_refine": 1, "adaptive": 4, "ioe": 1, "speculative_rejection": 6, "tear": 1}
 """Judgements in one scoring op. A scorer is asked for all drafts at once, so its last op may exceed the budget."""
