@@ -17,7 +17,7 @@ from strop.server.commands.output import USAGE, fail
 from strop.server.settings import ModelPrice, Name, Preset, Settings, load
 
 PREFIX = "STROP_"
-CLIENT_VARIABLES = frozenset({"STROP_URL"})
+OTHERS = frozenset({"STROP_URL", "STROP_CACHE", "STROP_KERNELS", "STROP_TEST_MODEL", "STROP_BENCH_OPTILLM"})
 MAPPINGS = ("presets", "effort_map", "prices")
 
 
@@ -62,7 +62,7 @@ def _check_environment() -> None:
     tops = {path[0] for path, _ in fields()}
     for variable in os.environ:
         name = variable.removeprefix(PREFIX).lower()
-        if variable.startswith(PREFIX) and variable not in CLIENT_VARIABLES and name.split("__")[0] not in tops:
+        if variable.startswith(PREFIX) and variable not in OTHERS and name.split("__")[0] not in tops:
             service = " (a Kubernetes service link? set enableServiceLinks: false)" if "SERVICE" in variable else ""
             raise ValueError(f"unknown setting in the environment: {variable}{service}")
 

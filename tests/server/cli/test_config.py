@@ -215,3 +215,11 @@ def _at(tree: Any, path: tuple[str, ...]) -> Any:
     for part in path:
         tree = tree[part] if isinstance(tree, dict) else getattr(tree, part)
     return tree
+
+
+def test_variables_of_other_parts_of_strop_are_not_taken_for_settings(
+    strop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("STROP_KERNELS", "STROP_CACHE", "STROP_URL"):
+        monkeypatch.setenv(name, "torch")
+    assert resolved(strop)
