@@ -11,6 +11,7 @@ from strop.strategies.backtrack import backtrack
 from strop.strategies.beam_search import beam_search
 from strop.strategies.best_of_n import best_of_n
 from strop.strategies.checklist import checklist
+from strop.strategies.critic_actor import critic_actor
 from strop.strategies.deepconf import deepconf
 from strop.strategies.direct import direct
 from strop.strategies.dvts import dvts
@@ -45,6 +46,7 @@ CATALOGUE = catalogue(
     self_check,
     backtrack,
     verify_revise,
+    critic_actor,
 )
 """The strategies that come with strop, by name."""
 

@@ -44,6 +44,7 @@ REQUESTS = {
     "self_check": Request(CATALOGUE["self_check"], SUM, {"n": 3}, seed=10, fence="fence"),
     "backtrack": Request(CATALOGUE["backtrack"], SUM, {"n": 3}, seed=11, fence="fence"),
     "verify_revise": Request(CATALOGUE["verify_revise"], SUM, {"by": "sum", "rounds": 2}, seed=12, fence="fence"),
+    "critic_actor": Request(CATALOGUE["critic_actor"], SUM, {"n": 2}, seed=13, fence="fence"),
 }
 ADDITION = Chat((Message("user", "What is 3 + 4?"),))
 SEARCHES = {

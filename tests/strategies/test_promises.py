@@ -36,8 +36,17 @@ KNOBS: dict[str, dict[str, Any]] = {
     "self_check": {"n": 4},
     "backtrack": {"n": 3, "rounds": 2},
     "verify_revise": {"by": "tests", "rounds": 3},
+    "critic_actor": {"n": 3, "rounds": 2},
 }
-JUDGED = {"best_of_n": 5, "self_refine": 1, "adaptive": 4, "ioe": 1, "speculative_rejection": 6, "tear": 1}
+JUDGED = {
+    "best_of_n": 5,
+    "self_refine": 1,
+    "adaptive": 4,
+    "ioe": 1,
+    "speculative_rejection": 6,
+    "tear": 1,
+    "critic_actor": 3,
+}
 """Judgements in one scoring op. A scorer is asked for all drafts at once, so its last op may exceed the budget."""
 
 
