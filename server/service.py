@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from strop.server.admission import Admission
 from strop.server.engine.base import Engine
-from strop.server.layers import POLICY, engine_of, routed
+from strop.server.layers import POLICY, capabilities, engine_of, routed
 from strop.server.observe.cost import Prices
 from strop.server.observe.metrics import Metrics
 from strop.server.quota import Quotas
@@ -16,6 +16,7 @@ from strop.server.scoring.registry import Scoring
 from strop.server.settings import Limits, Settings
 from strop.server.traffic.jsonl import TraceLog
 from strop.strategies.kit.budget import Budget
+from strop.strategies.kit.capabilities import Capabilities
 from strop.strategies.kit.context import Perform
 from strop.strategies.kit.errors import BadRequest
 from strop.strategies.kit.events import Observer, Outcome
@@ -89,6 +90,11 @@ class Service:
         return self.engines[POLICY]
 
     @property
+    def capabilities(self) -> Capabilities:
+        """What strategies can count on."""
+        return capabilities(self.engines)
+
+    @property
     def model_name(self) -> str:
         """The base model's public name."""
         return self.settings.served_model_name or self.engine.model.name
@@ -138,8 +144,8 @@ class Service:
         return self.prices.usd(usage, engine_of(self.engines, role).model.name)
 
     def available(self, strategy: Strategy) -> None:
-        """Raise `MissingCapability` if the policy's engine lacks what the strategy always needs."""
-        self.engine.capabilities.require(dict.fromkeys(sorted(strategy.requires), "strop.strategy"))
+        """Raise `MissingCapability` if the engines lack what the strategy always needs."""
+        self.capabilities.require(dict.fromkeys(sorted(strategy.requires), "strop.strategy"))
 
     def bounded(self, asked: Budget, principal: Principal) -> Budget:
         """The request's budget under the caps of its key; asking for more than the cap is a `BadRequest`."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
+RewardFormat = Literal["auto", "math_shepherd", "rlhflow", "skywork", "qwen", "trl", "trl_paragraphs", "yes_no", "orm"]
 EngineKind = Literal["transformers", "remote", "simulated", "vllm"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 
@@ -119,6 +120,8 @@ class Settings(BaseSettings):
     simulation: Simulation = Simulation()
     judge: str | None = Field(None, description="OpenAI-compatible URL of a separate judge model")
     judge_model: str | None = Field(None, description="model name at the judge's URL")
+    reward_model: str | None = Field(None, description="HF id or folder of a reward model, run by transformers")
+    reward_format: RewardFormat = Field("auto", description="what the reward model was trained on; see scorers.md")
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65_535)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from strop.server.engine.base import Engine
-from strop.server.layers import POLICY
+from strop.server.layers import POLICY, REWARD
 from strop.server.settings import Settings
 
 
 def engines(settings: Settings) -> dict[str, Engine]:
-    """Role to engine: the policy, and the judge if it has a model of its own."""
+    """Role to engine: the policy; the judge and the reward model if there are models for them."""
     chosen = {POLICY: policy(settings)}
     if settings.judge:
         from strop.server.engine.remote import RemoteEngine
 
         chosen["judge"] = RemoteEngine([settings.judge], model=settings.judge_model)
+    if settings.reward_model:
+        from strop.server.scoring.reward import RewardModel
+
+        chosen[REWARD] = RewardModel(
+            settings.reward_model, format=settings.reward_format, dtype=settings.dtype, device=settings.device
+        )
     return chosen
 
 

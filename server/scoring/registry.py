@@ -11,7 +11,7 @@ from strop.server.layers import engine_of
 from strop.server.scoring import confidence, judge, verifiers
 from strop.strategies.kit.capabilities import Capabilities
 from strop.strategies.kit.context import Perform
-from strop.strategies.kit.errors import BadRequest
+from strop.strategies.kit.errors import BadRequest, ScorerError
 from strop.strategies.kit.ops import Op, Result, Score, Scored, Verified, Verify
 from strop.strategies.kit.span import Span
 
@@ -22,11 +22,22 @@ T = TypeVar("T")
 
 Verifier = Callable[[Verify], Awaitable[Verified]]
 
+
+async def reward(op: Score, span: Span, below: Perform, can: Capabilities) -> Scored:  # noqa: ARG001
+    """What the reward model says: one pass over each draft, no generated token."""
+    result = await below(op, span)
+    if not isinstance(result, Scored):
+        raise ScorerError(f"the reward model answered {type(result).__name__} to a Score")
+    return result
+
+
 SCORERS: Mapping[str, Scorer] = {
     "judge": judge.judge,
     "pairwise": judge.pairwise,
     "logprob": confidence.logprob,
     "certainty": confidence.certainty,
+    "prm": reward,
+    "orm": reward,
 }
 
 VERIFIERS: Mapping[str, Verifier] = {
