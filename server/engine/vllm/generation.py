@@ -132,13 +132,12 @@ class Generation:
         else:
             draft.take(output)
 
-    @staticmethod
-    def _tell(draft: GrowingDraft, live: Live | None) -> None:
+    def _tell(self, draft: GrowingDraft, live: Live | None) -> None:
         if live is None:
             return
         event = draft.event()
         if event is not None:
-            live(Delta(event.text, event.index))
+            live(Delta(event.text, event.index, tokens=self._instance.translator.columns(event)))
 
     async def _abort(self, draft: GrowingDraft, queue: Any) -> None:
         """Stop the request and take what it made meanwhile, so that the bill is what vLLM counted."""

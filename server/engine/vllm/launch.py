@@ -18,6 +18,7 @@ OURS = ("--model", "--skip-tokenizer-init", "--runner", "--convert", "--logprobs
 ENVIRONMENT = {
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # we have threads: a forked child could inherit a held lock
     "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # where strop's own log goes; standard output is for answers
 }
 CPU_ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # pinned workers of two engines, or beside other work, collide
