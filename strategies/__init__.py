@@ -15,6 +15,7 @@ from strop.strategies.critic_actor import critic_actor
 from strop.strategies.deepconf import deepconf
 from strop.strategies.direct import direct
 from strop.strategies.dvts import dvts
+from strop.strategies.evolve_chain import evolve_chain
 from strop.strategies.first_finish import first_finish
 from strop.strategies.id_sampling import id_sampling
 from strop.strategies.ioe import ioe
@@ -47,6 +48,7 @@ CATALOGUE = catalogue(
     backtrack,
     verify_revise,
     critic_actor,
+    evolve_chain,
 )
 """The strategies that come with strop, by name."""
 

@@ -37,6 +37,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "backtrack": {"n": 3, "rounds": 2},
     "verify_revise": {"by": "tests", "rounds": 3},
     "critic_actor": {"n": 3, "rounds": 2},
+    "evolve_chain": {"length": 3},
 }
 JUDGED = {
     "best_of_n": 5,
@@ -46,6 +47,7 @@ JUDGED = {
     "speculative_rejection": 6,
     "tear": 1,
     "critic_actor": 3,
+    "evolve_chain": 3,
 }
 """Judgements in one scoring op. A scorer is asked for all drafts at once, so its last op may exceed the budget."""
 
