@@ -23,6 +23,7 @@ from strop.strategies.kit.strategy import Strategy, catalogue, strategy_of
 from strop.strategies.particle_filter import particle_filter
 from strop.strategies.self_check import self_check
 from strop.strategies.self_consistency import self_consistency
+from strop.strategies.self_polish import self_polish
 from strop.strategies.self_refine import self_refine
 from strop.strategies.speculative_rejection import speculative_rejection
 from strop.strategies.tear import tear
@@ -49,6 +50,7 @@ CATALOGUE = catalogue(
     verify_revise,
     critic_actor,
     evolve_chain,
+    self_polish,
 )
 """The strategies that come with strop, by name."""
 

@@ -46,6 +46,7 @@ REQUESTS = {
     "verify_revise": Request(CATALOGUE["verify_revise"], SUM, {"by": "sum", "rounds": 2}, seed=12, fence="fence"),
     "critic_actor": Request(CATALOGUE["critic_actor"], SUM, {"n": 2}, seed=13, fence="fence"),
     "evolve_chain": Request(CATALOGUE["evolve_chain"], SUM, {"length": 3}, seed=14, fence="fence"),
+    "self_polish": Request(CATALOGUE["self_polish"], SUM, {"rounds": 2}, seed=15, fence="fence"),
 }
 ADDITION = Chat((Message("user", "What is 3 + 4?"),))
 SEARCHES = {

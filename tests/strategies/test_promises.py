@@ -38,6 +38,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "verify_revise": {"by": "tests", "rounds": 3},
     "critic_actor": {"n": 3, "rounds": 2},
     "evolve_chain": {"length": 3},
+    "self_polish": {"rounds": 2},
 }
 JUDGED = {
     "best_of_n": 5,
@@ -48,6 +49,7 @@ JUDGED = {
     "tear": 1,
     "critic_actor": 3,
     "evolve_chain": 3,
+    "self_polish": 1,
 }
 """Judgements in one scoring op. A scorer is asked for all drafts at once, so its last op may exceed the budget."""
 
