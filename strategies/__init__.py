@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from types import MappingProxyType
 
+from strop.strategies.ab_mcts import ab_mcts
 from strop.strategies.adaptive import adaptive
 from strop.strategies.backtrack import backtrack
 from strop.strategies.beam_search import beam_search
@@ -41,6 +42,7 @@ CATALOGUE = catalogue(
     first_finish,
     speculative_rejection,
     deepconf,
+    ab_mcts,
     adaptive,
     ioe,
     checklist,
