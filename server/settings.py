@@ -89,7 +89,7 @@ DEFAULT_PRESETS: dict[str, Preset] = {
     "best-of-8": Preset(strategy="best_of_n", knobs={"n": 8}, description="8 drafts, a judge picks"),
     "vote-8": Preset(strategy="self_consistency", knobs={"n": 8}, description="8 drafts, the most frequent answer"),
     "adaptive": Preset(
-        strategy="self_consistency", knobs={"n": 16, "adaptive": True}, description="drafts until the vote is safe"
+        strategy="adaptive", description="four drafts, more only where they disagree; the recommended one"
     ),
     "refine": Preset(strategy="self_refine", description="critique and revise behind a trust gate"),
     "deep": Preset(strategy="id_sampling", description="iterative-deepening sampling"),
