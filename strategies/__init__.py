@@ -21,6 +21,7 @@ from strop.strategies.first_finish import first_finish
 from strop.strategies.id_sampling import id_sampling
 from strop.strategies.ioe import ioe
 from strop.strategies.kit.strategy import Strategy, catalogue, strategy_of
+from strop.strategies.magicore import magicore
 from strop.strategies.particle_filter import particle_filter
 from strop.strategies.self_check import self_check
 from strop.strategies.self_consistency import self_consistency
@@ -53,6 +54,7 @@ CATALOGUE = catalogue(
     critic_actor,
     evolve_chain,
     self_polish,
+    magicore,
 )
 """The strategies that come with strop, by name."""
 

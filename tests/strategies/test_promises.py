@@ -40,6 +40,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "critic_actor": {"n": 3, "rounds": 2},
     "evolve_chain": {"length": 3},
     "self_polish": {"rounds": 2},
+    "magicore": {"n": 3, "unsure": 0.0, "low": 1.0},
 }
 JUDGED = {
     "best_of_n": 5,
@@ -52,6 +53,7 @@ JUDGED = {
     "critic_actor": 3,
     "evolve_chain": 3,
     "self_polish": 1,
+    "magicore": 6,
 }
 """Judgements in one scoring op. A scorer is asked for all drafts at once, so its last op may exceed the budget."""
 
