@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -80,7 +81,7 @@ async def boot(wanted: launch.Launch, series: metrics.Series, totals: metrics.To
 async def _install(llm: Any) -> list[Mapping[str, Any]]:
     """Put the hooks into every worker; their reports."""
     try:
-        found = await llm.collective_rpc("strop_install")
+        found = await llm.collective_rpc("strop_install", args=(os.getpid(),))
     except Exception:  # boundary: a worker without our extension serves, with fewer capabilities
         log.exception("vLLM runs without strop's extension")
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the hooks work on tensors")
 
 from strop.server.engine.vllm.channel import OPT_IN, unpack  # noqa: E402
-from strop.server.engine.vllm.extension import StropExtension  # noqa: E402
+from strop.server.engine.vllm.extension import StropExtension, ancestors  # noqa: E402
 from strop.server.engine.vllm.hook_v1 import V1Hook  # noqa: E402
 from strop.server.engine.vllm.hook_v2 import V2Hook  # noqa: E402
 
@@ -146,14 +147,14 @@ def test_v2_leaves_logits_alone_that_are_computed_outside_sampling() -> None:
 def test_the_extension_finds_out_which_runner_it_wraps(runner: Any, name: str) -> None:
     worker = StropExtension()
     worker.model_runner = runner
-    assert worker.strop_install() == {"runner": name, "installed": True, "why": ""}
+    assert worker.strop_install(0) == {"runner": name, "installed": True, "why": ""}
     assert worker.strop_counts() == {"measured": 0, "failed": 0}
 
 
 def test_an_unknown_runner_is_reported_and_left_alone() -> None:
     worker = StropExtension()
     worker.model_runner = SimpleNamespace(sample_tokens=lambda something: None)
-    report = worker.strop_install()
+    report = worker.strop_install(0)
     assert not report["installed"]
     assert "execute_model" in report["why"]
 
@@ -165,4 +166,10 @@ def test_a_changed_signature_is_reported() -> None:
 
     worker = StropExtension()
     worker.model_runner = Changed()
-    assert "sample_tokens takes ('other',)" in worker.strop_install()["why"]
+    assert "sample_tokens takes ('other',)" in worker.strop_install(0)["why"]
+
+
+def test_the_processes_above_this_one_are_known() -> None:
+    assert ancestors(os.getpid())[0] == os.getppid()
+    assert os.getpid() not in ancestors(os.getpid())
+    assert ancestors(2**30) == []
