@@ -22,6 +22,7 @@ from strop.strategies.id_sampling import id_sampling
 from strop.strategies.ioe import ioe
 from strop.strategies.kit.strategy import Strategy, catalogue, strategy_of
 from strop.strategies.magicore import magicore
+from strop.strategies.mcts import mcts
 from strop.strategies.particle_filter import particle_filter
 from strop.strategies.self_check import self_check
 from strop.strategies.self_consistency import self_consistency
@@ -44,6 +45,7 @@ CATALOGUE = catalogue(
     speculative_rejection,
     deepconf,
     ab_mcts,
+    mcts,
     adaptive,
     ioe,
     checklist,

@@ -56,6 +56,7 @@ SEARCHES = {
     "dvts": Request(CATALOGUE["dvts"], ADDITION, {"n": 4, "width": 2}, seed=8, fence="fence"),
     "first_finish": Request(CATALOGUE["first_finish"], ADDITION, {"n": 3, "stretch": 16}, seed=9, fence="fence"),
     "ab_mcts": Request(CATALOGUE["ab_mcts"], ADDITION, {"n": 6, "batch": 2}, seed=12, fence="fence"),
+    "mcts": Request(CATALOGUE["mcts"], ADDITION, {"iterations": 4, "width": 2, "rollout": 1}, seed=13, fence="fence"),
     "deepconf": Request(
         CATALOGUE["deepconf"],
         ADDITION,
