@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from strop.strategies.ab_mcts import ab_mcts
 from strop.strategies.adaptive import adaptive
+from strop.strategies.art import art
 from strop.strategies.backtrack import backtrack
 from strop.strategies.beam_search import beam_search
 from strop.strategies.best_of_n import best_of_n
@@ -57,6 +58,7 @@ CATALOGUE = catalogue(
     evolve_chain,
     self_polish,
     magicore,
+    art,
 )
 """The strategies that come with strop, by name."""
 

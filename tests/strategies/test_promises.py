@@ -42,6 +42,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "evolve_chain": {"length": 3},
     "self_polish": {"rounds": 2},
     "magicore": {"n": 3, "unsure": 0.0, "low": 1.0},
+    "art": {},
 }
 JUDGED = {
     "best_of_n": 5,
@@ -55,6 +56,7 @@ JUDGED = {
     "evolve_chain": 3,
     "self_polish": 1,
     "magicore": 6,
+    "art": 1,
 }
 """Judgements in one scoring op. A scorer is asked for all drafts at once, so its last op may exceed the budget."""
 
