@@ -14,6 +14,7 @@ from strop.strategies.beam_search import beam_search
 from strop.strategies.best_of_n import best_of_n
 from strop.strategies.checklist import checklist
 from strop.strategies.critic_actor import critic_actor
+from strop.strategies.debate import debate
 from strop.strategies.deepconf import deepconf
 from strop.strategies.direct import direct
 from strop.strategies.dvts import dvts
@@ -59,6 +60,7 @@ CATALOGUE = catalogue(
     self_polish,
     magicore,
     art,
+    debate,
 )
 """The strategies that come with strop, by name."""
 

@@ -49,6 +49,7 @@ REQUESTS = {
     "self_polish": Request(CATALOGUE["self_polish"], SUM, {"rounds": 2}, seed=15, fence="fence"),
     "magicore": Request(CATALOGUE["magicore"], SUM, {"n": 3, "steps": "prm"}, seed=16, fence="fence"),
     "art": Request(CATALOGUE["art"], SUM, seed=17, fence="fence"),
+    "debate": Request(CATALOGUE["debate"], SUM, seed=18, fence="fence"),
 }
 ADDITION = Chat((Message("user", "What is 3 + 4?"),))
 SEARCHES = {

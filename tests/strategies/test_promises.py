@@ -43,6 +43,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "self_polish": {"rounds": 2},
     "magicore": {"n": 3, "unsure": 0.0, "low": 1.0},
     "art": {},
+    "debate": {"rounds": 2},
 }
 JUDGED = {
     "best_of_n": 5,
@@ -57,6 +58,7 @@ JUDGED = {
     "self_polish": 1,
     "magicore": 6,
     "art": 1,
+    "debate": 1,
 }
 """Judgements in one scoring op. A scorer is asked for all drafts at once, so its last op may exceed the budget."""
 
