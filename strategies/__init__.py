@@ -11,6 +11,7 @@ from strop.strategies.adaptive import adaptive
 from strop.strategies.art import art
 from strop.strategies.backtrack import backtrack
 from strop.strategies.beam_search import beam_search
+from strop.strategies.berry import berry
 from strop.strategies.best_of_n import best_of_n
 from strop.strategies.checklist import checklist
 from strop.strategies.critic_actor import critic_actor
@@ -48,6 +49,7 @@ CATALOGUE = catalogue(
     deepconf,
     ab_mcts,
     mcts,
+    berry,
     adaptive,
     ioe,
     checklist,

@@ -3,7 +3,8 @@
 A tree is a tuple of nodes; node 0 is the root, and a node's number never changes. What a node stands for (a draft, a
 partial draft) is kept by the caller under the same number.
 
-Policies: `thompson` (AB-MCTS-A, arXiv 2503.04412), `best_uct` with `averaged` (ReST-MCTS*, arXiv 2406.03816).
+Policies: `thompson` (AB-MCTS-A, arXiv 2503.04412), `best_uct` with `averaged` (ReST-MCTS*, arXiv 2406.03816),
+`with_room` with `passed_up` (LLaMA-Berry, arXiv 2410.02884).
 """
 
 from __future__ import annotations
@@ -152,3 +153,31 @@ def changed(tree: Tree, node: int, *, value: float | None = None, closed: bool |
     old = tree[node]
     new = replace(old, value=old.value if value is None else value, closed=old.closed if closed is None else closed)
     return (*tree[:node], new, *tree[node + 1 :])
+
+
+# ---- whole answers with a quality each -----------------------------------------------------------------------------
+
+
+def passed_up(tree: Tree, share: float) -> Tree:
+    """Values passed to parents: value <- (1 - share) * value + share * child's, from the youngest node on."""
+    values = [node.value or 0.0 for node in tree]
+    for place in range(len(tree) - 1, 0, -1):
+        parent = tree[place].parent or 0
+        values[parent] = (1.0 - share) * values[parent] + share * values[place]
+    return tuple(replace(node, value=value) for node, value in zip(tree, values, strict=True))
+
+
+def with_room(tree: Tree, weight: float, most: int) -> int:
+    """The first node with fewer than `most` children on the way down by value + weight * sqrt(ln N(node) / N(child)).
+
+    N counts a node and everything below it.
+    """
+    node = 0
+    while len(tree[node].children) >= most:
+        total = log(1 + len(below(tree, node)))
+
+        def bound(place: int, total: float = total) -> float:
+            return (tree[place].value or 0.0) + weight * sqrt(total / (1 + len(below(tree, place))))
+
+        node = max(tree[node].children, key=bound)
+    return node

@@ -59,6 +59,7 @@ SEARCHES = {
     "first_finish": Request(CATALOGUE["first_finish"], ADDITION, {"n": 3, "stretch": 16}, seed=9, fence="fence"),
     "ab_mcts": Request(CATALOGUE["ab_mcts"], ADDITION, {"n": 6, "batch": 2}, seed=12, fence="fence"),
     "mcts": Request(CATALOGUE["mcts"], ADDITION, {"iterations": 4, "width": 2, "rollout": 1}, seed=13, fence="fence"),
+    "berry": Request(CATALOGUE["berry"], ADDITION, {"n": 4}, seed=14, fence="fence"),
     "deepconf": Request(
         CATALOGUE["deepconf"],
         ADDITION,

@@ -98,7 +98,7 @@ async def test_the_same_seed_grows_the_same_tree_whatever_is_faster(serve: Any, 
 async def test_the_best_answer_so_far_is_served_when_time_is_up(serve: Any) -> None:
     script = Scripted({"draft": ["a 0.2", "b 0.9", "c 0.4"], "judge": scored})
     gate = Gated(script, holds=lambda op, span: gate.started > 4)
-    served = await serve("ab_mcts", gate, n=6, budget=Budget(seconds=0.05))
+    served = await serve("ab_mcts", gate, n=6, budget=Budget(seconds=0.2))
     assert served.texts == ["b 0.9"]
     assert (served.outcome.stopped, served.outcome.degraded, gate.in_flight) == ("deadline", "kept", 0)
 

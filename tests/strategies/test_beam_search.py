@@ -152,7 +152,7 @@ async def test_several_choices_are_the_best_ends(serve: Any) -> None:
 async def test_the_most_promising_beam_is_served_unfinished_when_time_is_up(serve: Any) -> None:
     script = Scripted({"draft": [step("a"), step("b"), "c", "d"], "prm": [[0.1], [0.9]]})
     gate = Gated(script, holds=lambda op, span: "step[" in span.key)
-    served = await serve("beam_search", gate, n=2, width=2, budget=Budget(seconds=0.05))
+    served = await serve("beam_search", gate, n=2, width=2, budget=Budget(seconds=0.2))
     assert (served.texts, served.outcome.answers[0].finish) == (["b"], "length")
     assert (served.outcome.stopped, served.outcome.degraded, gate.cancelled) == ("deadline", "kept", 1)
 

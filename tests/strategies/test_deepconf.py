@@ -128,7 +128,7 @@ async def test_several_choices_are_the_best_by_votes(serve: Any) -> None:
 
 async def test_the_warm_ups_winner_is_served_when_time_is_up(serve: Any) -> None:
     gate = Gated(Writers([2.0, 2.5, 2.0, 2.0], [4, 5, 4, 4]), holds=lambda op, span: gate.started > 1)
-    served = await serve("deepconf", gate, n=4, online=True, warmup=2, budget=Budget(seconds=0.05))
+    served = await serve("deepconf", gate, n=4, online=True, warmup=2, budget=Budget(seconds=0.2))
     assert served.texts[0].startswith("1:")
     assert (served.outcome.stopped, served.outcome.degraded, gate.in_flight) == ("deadline", "kept", 0)
 

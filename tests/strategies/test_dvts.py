@@ -90,7 +90,7 @@ async def test_choices_beyond_the_ends_are_filled_with_unfinished_steps(serve: A
 async def test_an_ended_tree_is_served_when_time_is_up(serve: Any) -> None:
     script = Scripted({"draft": ["end", step("b")], "prm": [[0.4], [0.5]]})
     gate = Gated(script, holds=lambda op, span: "step[" in span.key)
-    served = await serve("dvts", gate, n=2, width=1, budget=Budget(seconds=0.05))
+    served = await serve("dvts", gate, n=2, width=1, budget=Budget(seconds=0.2))
     assert served.texts == ["end"]
     assert (served.outcome.stopped, served.outcome.degraded, gate.cancelled) == ("deadline", "kept", 1)
 
@@ -98,7 +98,7 @@ async def test_an_ended_tree_is_served_when_time_is_up(serve: Any) -> None:
 async def test_the_best_step_is_served_unfinished_when_the_budget_ends_before_any_answer(serve: Any) -> None:
     engine = Scripted({"draft": [step("a"), step("b")], "judge": [[0.2, 0.9]]})
     gate = Gated(engine, holds=lambda op, span: "step[" in span.key)
-    served = await serve("dvts", gate, n=2, by="judge", budget=Budget(seconds=0.05))
+    served = await serve("dvts", gate, n=2, by="judge", budget=Budget(seconds=0.2))
     assert (served.texts, served.outcome.answers[0].finish) == (["b"], "length")
 
 

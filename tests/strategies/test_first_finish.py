@@ -102,7 +102,7 @@ async def test_the_result_does_not_depend_on_timing(serve: Any, jittered: Any) -
 async def test_an_ended_answer_is_served_when_time_is_up(serve: Any) -> None:
     engine = Runners([20, 90, 90])
     gate = Gated(engine, holds=lambda op, span: gate.started > 4)
-    served = await serve("first_finish", gate, n=3, m=2, stretch=16, budget=Budget(seconds=0.05))
+    served = await serve("first_finish", gate, n=3, m=2, stretch=16, budget=Budget(seconds=0.2))
     assert served.texts == [engine.texts[0]]
     assert (served.outcome.stopped, served.outcome.degraded, gate.in_flight) == ("deadline", "kept", 0)
 

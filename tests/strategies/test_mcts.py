@@ -98,7 +98,7 @@ async def test_json_is_a_single_step(serve: Any, ask: Any) -> None:
 async def test_an_ended_answer_is_served_when_time_is_up(serve: Any) -> None:
     script = Scripted({"draft": ["end", step("b")], "prm": [[0.4], [0.5]]})
     gate = Gated(script, holds=lambda op, span: "step[" in span.key)
-    served = await serve("mcts", gate, width=2, budget=Budget(seconds=0.05))
+    served = await serve("mcts", gate, width=2, budget=Budget(seconds=0.2))
     assert served.texts == ["end"]
     assert (served.outcome.stopped, served.outcome.degraded, gate.cancelled) == ("deadline", "kept", 1)
 
@@ -106,7 +106,7 @@ async def test_an_ended_answer_is_served_when_time_is_up(serve: Any) -> None:
 async def test_the_most_promising_step_is_served_unfinished_when_time_is_up_before_any_end(serve: Any) -> None:
     script = Scripted({"draft": [step("a"), step("b")], "prm": [[0.4], [0.5]]})
     gate = Gated(script, holds=lambda op, span: "step[" in span.key)
-    served = await serve("mcts", gate, width=2, rollout=0, budget=Budget(seconds=0.05))
+    served = await serve("mcts", gate, width=2, rollout=0, budget=Budget(seconds=0.2))
     assert (served.texts, served.outcome.answers[0].finish) == (["b"], "length")
 
 

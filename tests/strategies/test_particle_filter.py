@@ -105,7 +105,7 @@ async def test_several_choices_are_the_heaviest_particles(serve: Any) -> None:
 async def test_an_ended_answer_is_served_when_time_is_up(serve: Any) -> None:
     script = Scripted({"draft": ["end", step("b")], "prm": [[0.4], [0.5]]})
     gate = Gated(script, holds=lambda op, span: "step[" in span.key)
-    served = await serve("particle_filter", gate, n=2, budget=Budget(seconds=0.05), ess=0.0)
+    served = await serve("particle_filter", gate, n=2, budget=Budget(seconds=0.2), ess=0.0)
     assert served.texts == ["end"]
     assert (served.outcome.stopped, served.outcome.degraded, gate.cancelled) == ("deadline", "kept", 1)
 

@@ -27,6 +27,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "particle_filter": {"n": 4},
     "dvts": {"n": 4, "width": 2},
     "first_finish": {"n": 3, "stretch": 16},
+    "berry": {"n": 4},
     "mcts": {"iterations": 4, "width": 2, "rollout": 1},
     "ab_mcts": {"n": 6, "batch": 2},
     "deepconf": {"n": 5, "top": 3, "warmup": 2, "window": 16, "online": True},

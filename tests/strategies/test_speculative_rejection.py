@@ -91,7 +91,7 @@ async def test_choices_are_never_abandoned(serve: Any) -> None:
 async def test_the_best_beginning_is_served_unfinished_when_time_is_up(serve: Any) -> None:
     script = Scripted({"draft": [*map(cut, "abc")], "judge": [[0.1, 0.9, 0.5]]})
     gate = Gated(script, holds=lambda op, span: "step[" in span.key)
-    served = await serve("speculative_rejection", gate, n=3, budget=Budget(seconds=0.05))
+    served = await serve("speculative_rejection", gate, n=3, budget=Budget(seconds=0.2))
     assert (served.texts, served.outcome.answers[0].finish) == (["b"], "length")
     assert (served.outcome.stopped, served.outcome.degraded, gate.cancelled) == ("deadline", "kept", 2)
 

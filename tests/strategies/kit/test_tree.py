@@ -9,7 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strop.strategies.kit.tree import ROOT, Prior, Tree, add, averaged, below, best_uct, changed, depth, line, thompson
+from strop.strategies.kit.tree import (
+    ROOT,
+    Prior,
+    Tree,
+    add,
+    averaged,
+    below,
+    best_uct,
+    changed,
+    depth,
+    line,
+    passed_up,
+    thompson,
+    with_room,
+)
 
 
 def tree_of(*nodes: tuple[int, float | None]) -> Tree:
@@ -124,3 +138,18 @@ def test_the_value_of_a_parent_is_the_mean_of_its_children_by_visits() -> None:
     assert (tree[2].value, tree[2].visits) == (0.6, 2)
     assert tree[0].value == pytest.approx((0.2 * 1 + 0.6 * 2) / 3)
     assert (tree[0].visits, tree[1].visits, tree[3].visits) == (2, 1, 1)
+
+
+# ---- whole answers -------------------------------------------------------------------------------------------------
+
+
+def test_values_are_passed_up_from_the_youngest() -> None:
+    tree = passed_up(tree_of((0, 0.5), (1, 1.0)), 0.5)
+    assert [node.value for node in tree] == pytest.approx([0.375, 0.75, 1.0])
+
+
+def test_a_node_with_room_is_filled_before_its_children() -> None:
+    assert with_room(tree_of((0, 0.9)), 1.4, 2) == 0
+    assert with_room(tree_of((0, 0.9), (0, 0.1)), 0.0, 2) == 1
+    assert with_room(tree_of((0, 0.9), (0, 0.8), (1, 0.1), (1, 0.1)), 0.0, 2) == 3
+    assert with_room(tree_of((0, 0.9), (0, 0.8), (1, 0.1), (1, 0.1)), 1.4, 2) == 2
