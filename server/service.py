@@ -12,8 +12,9 @@ from strop.server.layers import POLICY, capabilities, engine_of, routed
 from strop.server.observe.cost import Prices
 from strop.server.observe.metrics import Metrics
 from strop.server.quota import Quotas
-from strop.server.scoring.registry import Scoring
-from strop.server.settings import Limits, Settings
+from strop.server.scoring.registry import Scoring, checkers
+from strop.server.scoring.sandbox import Sandbox
+from strop.server.settings import Limits, Settings, Verifiers
 from strop.server.traffic.jsonl import TraceLog
 from strop.strategies.kit.budget import Budget
 from strop.strategies.kit.capabilities import Capabilities
@@ -80,7 +81,7 @@ class Service:
         self.prices = Prices(settings.prices)
         self.admission = Admission(settings.max_concurrent_requests, settings.max_queued_requests)
         self.quotas = Quotas(settings.keys)
-        self.scoring = Scoring(self.engines)
+        self.scoring = Scoring(self.engines, checkers=checkers(_sandbox(settings.verifiers)))
         self.trace_log = TraceLog(settings.trace_log)
         self.perform: Perform = self.scoring.layer(routed(self.engines))
 
@@ -172,3 +173,8 @@ class Service:
 
     def _with_default_length(self, chat: Chat) -> Chat:
         return chat if chat.sampling.max_tokens is not None else chat.but(max_tokens=self.settings.default_max_tokens)
+
+
+def _sandbox(verifiers: Verifiers) -> Sandbox | None:
+    on = verifiers.sandbox
+    return Sandbox(seconds=verifiers.sandbox_seconds, megabytes=verifiers.sandbox_megabytes) if on else None

@@ -85,6 +85,14 @@ class Upstream(Part):
     timeout: float = Field(600.0, gt=0, description="seconds for one engine call")
 
 
+class Verifiers(Part):
+    """Programs of clients, run in a sandbox (bubblewrap) to check answers; see scorers.md."""
+
+    sandbox: bool = Field(False, description="let clients check answers by programs, in bubblewrap; see scorers.md")
+    sandbox_seconds: float = Field(10.0, gt=0, le=300, description="time for one such program")
+    sandbox_megabytes: int = Field(512, ge=64, description="memory for one such program")
+
+
 DEFAULT_PRESETS: dict[str, Preset] = {
     "best-of-8": Preset(strategy="best_of_n", knobs={"n": 8}, description="8 drafts, a judge picks"),
     "vote-8": Preset(strategy="self_consistency", knobs={"n": 8}, description="8 drafts, the most frequent answer"),
@@ -122,6 +130,7 @@ class Settings(BaseSettings):
     judge_model: str | None = Field(None, description="model name at the judge's URL")
     reward_model: str | None = Field(None, description="HF id or folder of a reward model, run by transformers")
     reward_format: RewardFormat = Field("auto", description="what the reward model was trained on; see scorers.md")
+    verifiers: Verifiers = Verifiers()
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65_535)

@@ -8,7 +8,9 @@ from typing import TypeVar
 
 from strop.server.engine.base import Engine
 from strop.server.layers import engine_of
-from strop.server.scoring import confidence, judge, verifiers
+from strop.server.scoring import checks, confidence, judge, verifiers
+from strop.server.scoring.programs import Programs
+from strop.server.scoring.sandbox import Sandbox
 from strop.strategies.kit.capabilities import Capabilities
 from strop.strategies.kit.context import Perform
 from strop.strategies.kit.errors import BadRequest, ScorerError
@@ -43,7 +45,15 @@ SCORERS: Mapping[str, Scorer] = {
 VERIFIERS: Mapping[str, Verifier] = {
     "json_object": verifiers.json_object,
     "json_schema": verifiers.json_schema,
+    "regex": checks.regex,
+    "math_equal": checks.math_equal,
 }
+
+
+def checkers(sandbox: Sandbox | None = None) -> dict[str, Verifier]:
+    """Every verifier; those that run programs refuse where there is no sandbox for them."""
+    programs = Programs(sandbox)
+    return {**VERIFIERS, "python_tests": programs.python_tests, "program": programs.program}
 
 
 class Scoring:
