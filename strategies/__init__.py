@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 
 from strop.strategies.ab_mcts import ab_mcts
+from strop.strategies.abstain import abstain
 from strop.strategies.adaptive import adaptive
 from strop.strategies.art import art
 from strop.strategies.backtrack import backtrack
@@ -63,6 +64,7 @@ CATALOGUE = catalogue(
     magicore,
     art,
     debate,
+    abstain,
 )
 """The strategies that come with strop, by name."""
 

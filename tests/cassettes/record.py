@@ -50,6 +50,7 @@ REQUESTS = {
     "magicore": Request(CATALOGUE["magicore"], SUM, {"n": 3, "steps": "prm"}, seed=16, fence="fence"),
     "art": Request(CATALOGUE["art"], SUM, seed=17, fence="fence"),
     "debate": Request(CATALOGUE["debate"], SUM, seed=18, fence="fence"),
+    "abstain": Request(CATALOGUE["abstain"], SUM, {"n": 3}, seed=19, fence="fence"),
 }
 ADDITION = Chat((Message("user", "What is 3 + 4?"),))
 SEARCHES = {

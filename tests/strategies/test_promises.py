@@ -45,6 +45,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "magicore": {"n": 3, "unsure": 0.0, "low": 1.0},
     "art": {},
     "debate": {"rounds": 2},
+    "abstain": {"n": 2, "by": "judge"},
 }
 JUDGED = {
     "best_of_n": 5,
@@ -60,6 +61,7 @@ JUDGED = {
     "magicore": 6,
     "art": 1,
     "debate": 1,
+    "abstain": 1,
 }
 """Judgements in one scoring op. A scorer is asked for all drafts at once, so its last op may exceed the budget."""
 
