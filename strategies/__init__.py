@@ -28,6 +28,7 @@ from strop.strategies.kit.strategy import Strategy, catalogue, strategy_of
 from strop.strategies.magicore import magicore
 from strop.strategies.mcts import mcts
 from strop.strategies.particle_filter import particle_filter
+from strop.strategies.recombine import recombine
 from strop.strategies.self_check import self_check
 from strop.strategies.self_consistency import self_consistency
 from strop.strategies.self_polish import self_polish
@@ -65,6 +66,7 @@ CATALOGUE = catalogue(
     art,
     debate,
     abstain,
+    recombine,
 )
 """The strategies that come with strop, by name."""
 

@@ -51,6 +51,7 @@ REQUESTS = {
     "art": Request(CATALOGUE["art"], SUM, seed=17, fence="fence"),
     "debate": Request(CATALOGUE["debate"], SUM, seed=18, fence="fence"),
     "abstain": Request(CATALOGUE["abstain"], SUM, {"n": 3}, seed=19, fence="fence"),
+    "recombine": Request(CATALOGUE["recombine"], SUM, {"n": 3}, seed=20, fence="fence"),
 }
 ADDITION = Chat((Message("user", "What is 3 + 4?"),))
 SEARCHES = {

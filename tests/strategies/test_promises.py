@@ -46,6 +46,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "art": {},
     "debate": {"rounds": 2},
     "abstain": {"n": 2, "by": "judge"},
+    "recombine": {"n": 3},
 }
 JUDGED = {
     "best_of_n": 5,
@@ -62,6 +63,7 @@ JUDGED = {
     "art": 1,
     "debate": 1,
     "abstain": 1,
+    "recombine": 1,
 }
 """Judgements in one scoring op. A scorer is asked for all drafts at once, so its last op may exceed the budget."""
 
