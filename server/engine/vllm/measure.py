@@ -11,6 +11,7 @@ from torch import Tensor
 from strop.server.engine.vllm import channel
 
 log = logging.getLogger(__name__)
+FARTHEST = -1e4  # nats below the largest logit: probability 0 in float32
 SLICE = 64  # rows measured at once: bounds the float32 scratch
 
 
@@ -35,13 +36,18 @@ def stamps(logits: Tensor, rows: Sequence[int]) -> Stamps:
 def _bits(logits: Tensor) -> Tensor:
     """int64 [B]: entropy and certainty where `channel` puts them; 0 for rows that are not finite.
 
-    At temperature 1, before any filter. A -inf logit (padding) is outside the support.
+    At temperature 1, before any filter. A logit of -inf (padding) is outside the support. With z the distances from
+    the largest logit and Z = sum exp(z): entropy = log Z - sum(exp(z) z) / Z, certainty = log Z - mean(z) - log(size).
     """
-    logprobs = logits.float().log_softmax(-1)
-    entropy = torch.special.entr(logprobs.exp()).sum(-1)
-    inside = logprobs > -torch.inf
+    logits = logits.float()
+    distances = (logits - logits.amax(-1, keepdim=True)).clamp_(min=FARTHEST)
+    weights = distances.exp()
+    mass = weights.sum(-1)
+    log_mass = mass.log()
+    entropy = log_mass - torch.linalg.vecdot(weights, distances) / mass
+    inside = distances > FARTHEST
     size = inside.sum(-1).clamp(min=1)
-    certainty = -logprobs.masked_fill(~inside, 0.0).sum(-1) / size - size.float().log()
+    certainty = log_mass - (distances * inside).sum(-1) / size - size.float().log()
     steps = (entropy / channel.ENTROPY_STEP).round().nan_to_num().clamp(0, channel.ENTROPY_MAX).long() + 1
     certain = (certainty / channel.CERTAINTY_STEP).round().nan_to_num().clamp(0, channel.CERTAINTY_MAX).long()
     bits = (steps << channel.RANK_BITS) | (certain << channel.CERTAINTY_SHIFT)
