@@ -31,6 +31,7 @@ from strop.strategies.particle_filter import particle_filter
 from strop.strategies.recombine import recombine
 from strop.strategies.self_check import self_check
 from strop.strategies.self_consistency import self_consistency
+from strop.strategies.self_contrast import self_contrast
 from strop.strategies.self_polish import self_polish
 from strop.strategies.self_refine import self_refine
 from strop.strategies.speculative_rejection import speculative_rejection
@@ -67,6 +68,7 @@ CATALOGUE = catalogue(
     debate,
     abstain,
     recombine,
+    self_contrast,
 )
 """The strategies that come with strop, by name."""
 

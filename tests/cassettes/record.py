@@ -52,6 +52,7 @@ REQUESTS = {
     "debate": Request(CATALOGUE["debate"], SUM, seed=18, fence="fence"),
     "abstain": Request(CATALOGUE["abstain"], SUM, {"n": 3}, seed=19, fence="fence"),
     "recombine": Request(CATALOGUE["recombine"], SUM, {"n": 3}, seed=20, fence="fence"),
+    "self_contrast": Request(CATALOGUE["self_contrast"], SUM, {"approaches": 3}, seed=21, fence="fence"),
 }
 ADDITION = Chat((Message("user", "What is 3 + 4?"),))
 SEARCHES = {

@@ -47,6 +47,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "debate": {"rounds": 2},
     "abstain": {"n": 2, "by": "judge"},
     "recombine": {"n": 3},
+    "self_contrast": {"approaches": 3},
 }
 JUDGED = {
     "best_of_n": 5,
@@ -64,6 +65,7 @@ JUDGED = {
     "debate": 1,
     "abstain": 1,
     "recombine": 1,
+    "self_contrast": 1,
 }
 """Judgements in one scoring op. A scorer is asked for all drafts at once, so its last op may exceed the budget."""
 
