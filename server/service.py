@@ -81,7 +81,8 @@ class Service:
         self.prices = Prices(settings.prices)
         self.admission = Admission(settings.max_concurrent_requests, settings.max_queued_requests)
         self.quotas = Quotas(settings.keys)
-        self.scoring = Scoring(self.engines, checkers=checkers(_sandbox(settings.verifiers)))
+        known = checkers(_sandbox(settings.verifiers), settings.verifiers.callbacks)
+        self.scoring = Scoring(self.engines, checkers=known)
         self.trace_log = TraceLog(settings.trace_log)
         self.perform: Perform = self.scoring.layer(routed(self.engines))
 

@@ -86,11 +86,12 @@ class Upstream(Part):
 
 
 class Verifiers(Part):
-    """Programs of clients, run in a sandbox (bubblewrap) to check answers; see scorers.md."""
+    """What clients may use to check answers; see scorers.md."""
 
     sandbox: bool = Field(False, description="let clients check answers by programs, in bubblewrap; see scorers.md")
     sandbox_seconds: float = Field(10.0, gt=0, le=300, description="time for one such program")
     sandbox_megabytes: int = Field(512, ge=64, description="memory for one such program")
+    callbacks: tuple[str, ...] = Field((), description="addresses that clients may have asked for verdicts over HTTP")
 
 
 DEFAULT_PRESETS: dict[str, Preset] = {

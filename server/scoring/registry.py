@@ -9,6 +9,7 @@ from typing import TypeVar
 from strop.server.engine.base import Engine
 from strop.server.layers import engine_of
 from strop.server.scoring import checks, confidence, judge, verifiers
+from strop.server.scoring.callback import Callback
 from strop.server.scoring.programs import Programs
 from strop.server.scoring.sandbox import Sandbox
 from strop.strategies.kit.capabilities import Capabilities
@@ -50,10 +51,15 @@ VERIFIERS: Mapping[str, Verifier] = {
 }
 
 
-def checkers(sandbox: Sandbox | None = None) -> dict[str, Verifier]:
-    """Every verifier; those that run programs refuse where there is no sandbox for them."""
+def checkers(sandbox: Sandbox | None = None, callbacks: tuple[str, ...] = ()) -> dict[str, Verifier]:
+    """Every verifier; programs are refused where there is no sandbox for them, callbacks to addresses not allowed."""
     programs = Programs(sandbox)
-    return {**VERIFIERS, "python_tests": programs.python_tests, "program": programs.program}
+    return {
+        **VERIFIERS,
+        "python_tests": programs.python_tests,
+        "program": programs.program,
+        "callback": Callback(callbacks),
+    }
 
 
 class Scoring:

@@ -193,6 +193,7 @@ def test_every_flag_sets_its_setting(strop: Any, tmp_path: Path) -> None:
         "prices": str(tmp_path / "prices.yaml"),
         "dtype": "float16",
         "engine": "simulated",
+        "reward_format": "orm",
         "api_key": "sk-0123456789abcdef",
         "upstream_api_key": "k",
     }
