@@ -60,7 +60,7 @@ JUDGED = {
     "critic_actor": 3,
     "evolve_chain": 3,
     "self_polish": 1,
-    "magicore": 6,
+    "magicore": 3,
     "art": 1,
     "debate": 1,
     "abstain": 1,
