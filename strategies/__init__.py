@@ -36,6 +36,8 @@ from strop.strategies.self_polish import self_polish
 from strop.strategies.self_refine import self_refine
 from strop.strategies.speculative_rejection import speculative_rejection
 from strop.strategies.tear import tear
+from strop.strategies.think_less import think_less
+from strop.strategies.think_longer import think_longer
 from strop.strategies.verify_revise import verify_revise
 
 CATALOGUE = catalogue(
@@ -53,6 +55,8 @@ CATALOGUE = catalogue(
     ab_mcts,
     mcts,
     berry,
+    think_longer,
+    think_less,
     adaptive,
     ioe,
     checklist,

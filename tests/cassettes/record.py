@@ -63,6 +63,8 @@ SEARCHES = {
     "ab_mcts": Request(CATALOGUE["ab_mcts"], ADDITION, {"n": 6, "batch": 2}, seed=12, fence="fence"),
     "mcts": Request(CATALOGUE["mcts"], ADDITION, {"iterations": 4, "width": 2, "rollout": 1}, seed=13, fence="fence"),
     "berry": Request(CATALOGUE["berry"], ADDITION, {"n": 4}, seed=14, fence="fence"),
+    "think_longer": Request(CATALOGUE["think_longer"], ADDITION, {"waits": 2, "end": " gives"}, seed=15, fence="fence"),
+    "think_less": Request(CATALOGUE["think_less"], ADDITION, {"most": 16}, seed=16, fence="fence"),
     "deepconf": Request(
         CATALOGUE["deepconf"],
         ADDITION,

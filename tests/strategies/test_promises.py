@@ -27,6 +27,8 @@ KNOBS: dict[str, dict[str, Any]] = {
     "particle_filter": {"n": 4},
     "dvts": {"n": 4, "width": 2},
     "first_finish": {"n": 3, "stretch": 16},
+    "think_longer": {"waits": 2, "end": " gives"},
+    "think_less": {"most": 16},
     "berry": {"n": 4},
     "mcts": {"iterations": 4, "width": 2, "rollout": 1},
     "ab_mcts": {"n": 6, "batch": 2},
