@@ -25,8 +25,7 @@ from strop.strategies import CATALOGUE
 from strop.strategies.kit.errors import BadRequest
 from strop.strategies.kit.run import Request, run
 from strop.strategies.kit.strategy import Strategy
-from strop.strategies.kit.types import Chat
-from strop.strategies.testing import Simulated
+from strop.strategies.kit.types import Chat, Message
 
 SUM = "What is 20 + 22?"
 
@@ -35,27 +34,41 @@ SMALL: dict[str, dict[str, Any]] = {
     "self_consistency": {"n": 6},
     "self_refine": {"rounds": 2},
     "id_sampling": {"first": 16, "growth": 1.5},
+    "mcts": {"iterations": 3},
 }
 """Knobs that make a strategy do some work quickly."""
 
 
 def knobs_of(strategy: Strategy) -> dict[str, Any]:
     """Also for strategies not named above; the simulated engine is no reward model, so a judge stands in for one."""
-    by = strategy.knobs.model_fields.get("by")
-    return ({"by": "judge"} if by is not None and by.default == "prm" else {}) | SMALL.get(strategy.name, {})
+    fields = strategy.knobs.model_fields
+    return {knob: "judge" for knob, field in fields.items() if field.default == "prm"} | SMALL.get(strategy.name, {})
 
 
-def needs_turns(strategy: Strategy) -> bool:
-    """Whether a strategy refuses a raw prompt."""
+def refusal(strategy: Strategy, question: Chat) -> BadRequest | None:
+    """Why the simulated engine cannot run a strategy on a question, or None."""
+    perform = build(Settings(engine="simulated")).state.service.perform
     try:
-        anyio.run(run, Request(strategy, Chat(prompt=SUM), knobs_of(strategy)), Simulated())
+        anyio.run(run, Request(strategy, question, knobs_of(strategy)), perform)
     except BadRequest as refused:
-        return refused.param == "prompt"
-    return False
+        return refused
+    return None
 
 
 KNOBS = {name: knobs_of(strategy) for name, strategy in CATALOGUE.items()}
-NEED_TURNS = {name for name, strategy in CATALOGUE.items() if needs_turns(strategy)}
+LACKING = {name for name, strategy in CATALOGUE.items() if refusal(strategy, Chat((Message("user", SUM),)))}
+"""Strategies that need what the simulated engine is not, such as a process reward model."""
+
+SERVED = [name for name in CATALOGUE if name not in LACKING]
+NEED_TURNS = {name for name in SERVED if refusal(CATALOGUE[name], Chat(prompt=SUM))}
+"""Strategies that refuse a raw prompt."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with an argument `name` is run with every strategy that can be served."""
+    if "name" in metafunc.fixturenames:
+        metafunc.parametrize("name", SERVED)
+
 
 ROUTES = {
     "chat": "/v1/chat/completions",

@@ -2,51 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import product
 from typing import Any
 
 import pytest
 
-from strop.strategies import CATALOGUE
-
 COUNTED = ("prompt", "completion", "calls")
 STREAMED = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-EVERY = pytest.mark.parametrize("name", CATALOGUE)
 
 
 class Spent:
-    """What the engine and the metrics counted between two moments."""
+    """What the engine counted since a moment; at the end the metrics must have counted the same."""
 
-    def __init__(self, server: Any) -> None:
-        self._server = server
-        self._engine, self._metrics = server.counted, server.metered()
-        self.engine: dict[str, int] = {}
-        self.metrics: dict[str, int] = {}
+    def __init__(self, server: Any, eventually: Callable[..., None]) -> None:
+        self._server, self._eventually = server, eventually
+        self._first, self._metrics = server.counted, server.metered()
+        self._last = self._first
 
-    def settle(self, tools: Any) -> None:
-        tools.eventually(lambda: self._server.idle)
+    def since(self) -> dict[str, int]:
+        """Since the last call, or the beginning."""
+        now, before, self._last = self._server.counted, self._last, self._server.counted
+        return {name: getattr(now, name) - getattr(before, name) for name in COUNTED}
+
+    def check(self) -> dict[str, int]:
+        """Everything, once the server is idle."""
+        self._eventually(lambda: self._server.idle)
         now, page = self._server.counted, self._server.metered()
-        self.engine = {name: getattr(now, name) - getattr(self._engine, name) for name in COUNTED}
-        self.metrics = {name: page[name] - self._metrics[name] for name in COUNTED}
+        engine = {name: getattr(now, name) - getattr(self._first, name) for name in COUNTED}
+        assert {name: page[name] - self._metrics[name] for name in COUNTED} == engine
+        return engine
 
 
 @pytest.fixture
-def spent(tools: Any) -> Any:
-    @contextmanager
-    def measure(server: Any) -> Iterator[Spent]:
-        found = Spent(server)
-        yield found
-        found.settle(tools)
-        assert found.metrics == found.engine
-
-    return measure
+def spent(tools: Any) -> Callable[[Any], Spent]:
+    return lambda server: Spent(server, tools.eventually)
 
 
 @pytest.fixture(scope="module")
 def paced(tools: Any) -> Iterator[Any]:
     """A server whose drafts take their time."""
-    with tools.Whole(simulation={"tokens_per_second": 200.0}) as server:
+    with tools.Whole(simulation={"tokens_per_second": 25.0}) as server:
         yield server
 
 
@@ -58,90 +56,92 @@ def billed(strop: Any) -> dict[str, int]:
     return {name: total[f"{name}_tokens" if name != "calls" else name] for name in COUNTED}
 
 
-def ask(server: Any, tools: Any, to: str, stream: bool, **fields: Any) -> Any:
+def ask(server: Any, stream: bool, **fields: Any) -> Any:
     if stream:
-        return server.events(to=to, **fields)
-    answer = server.ask(to=to, **fields)
+        return server.events(**fields)
+    answer = server.ask(**fields)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-@EVERY
-@STREAMED
+def test_of_requests_that_are_answered_at_every_endpoint_whole_and_streamed(whole, tools, spent, name):
+    counted = spent(whole)
+    strop = {"strategy": name, **tools.KNOBS[name]}
+    for to, stream in product(tools.ROUTES, (False, True)):
+        if to == "text" and name in tools.NEED_TURNS:
+            continue
+        about = tools.about(ask(whole, stream, to=to, strop=strop, temperature=1.0))
+        assert billed(about) == counted.since(), (to, stream)
+    two = whole.ask(n=2, strop=strop, seed=4)
+    if two.status_code == 200:
+        assert billed(two.json()["strop"]) == counted.since()
+        total = two.json()["strop"]["bill"]["total"]
+        assert two.json()["usage"]["completion_tokens"] == total["completion_tokens"] + total["injected_tokens"]
+    else:
+        assert two.json()["error"]["param"] == "n"
+    assert counted.check()["completion"] > 0
+
+
+def test_of_requests_that_a_budget_ends(whole, tools, spent, name):
+    counted = spent(whole)
+    for budget, stream in product(({"tokens": 20}, {"calls": 2}, {"tokens": 130}), (False, True)):
+        strop = {"strategy": name, **tools.KNOBS[name], "budget": budget}
+        about = tools.about(ask(whole, stream, strop=strop))
+        assert billed(about) == counted.since(), (budget, stream)
+        assert budget != {"tokens": 20} or about["stopped"] == "budget"
+    counted.check()
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("to", ["chat", "text", "responses"])
-def test_of_a_request_that_is_answered(whole, tools, spent, name, stream, to):
-    if to == "text" and name in tools.NEED_TURNS:
-        pytest.skip("needs turns")
-    with spent(whole) as counted:
-        answer = ask(whole, tools, to, stream, strop={"strategy": name, **tools.KNOBS[name]}, temperature=1.0)
-    assert billed(tools.about(answer)) == counted.engine
-    assert counted.engine["completion"] > 0
-
-
-@EVERY
-def test_of_a_request_for_several_choices(whole, tools, spent, name):
-    with spent(whole) as counted:
-        answer = whole.ask(n=2, strop={"strategy": name, **tools.KNOBS[name]}, seed=4).json()
-    assert billed(answer["strop"]) == counted.engine
-    total = answer["strop"]["bill"]["total"]
-    assert answer["usage"]["completion_tokens"] == total["completion_tokens"] + total["injected_tokens"]
-
-
-@EVERY
-@STREAMED
-@pytest.mark.parametrize("to", ["chat", "text", "responses"])
-def test_of_a_request_whose_client_hangs_up(paced, tools, spent, name, stream, to):
-    if to == "text" and name in tools.NEED_TURNS:
-        pytest.skip("needs turns")
-    before = paced.counted.completion
+def test_of_requests_whose_clients_hang_up(paced, tools, spent, to, stream):
+    """One client per strategy, all at once; their bills are in the metrics only."""
+    counted, before = spent(paced), paced.counted
+    names = [name for name in tools.SERVED if to != "text" or name not in tools.NEED_TURNS]
     longest = {"max_tokens": 500} if to != "responses" else {}
-    with (
-        spent(paced) as counted,
-        paced.raw(to=to, stream=stream, strop={"strategy": name, **tools.KNOBS[name]}, **longest),
-    ):
-        tools.eventually(lambda: paced.counted.completion > before + 20)
-    assert counted.engine["completion"] > 20
+    with ExitStack() as clients:
+        for name in names:
+            strop = {"strategy": name, **tools.KNOBS[name]}
+            clients.enter_context(paced.raw(to=to, stream=stream, strop=strop, **longest))
+        tools.eventually(lambda: paced.counted.completion > before.completion + 10 * len(names))
+        assert paced.service.admission.active > len(names) // 2
+    assert counted.check()["completion"] > 10 * len(names)
 
 
-@EVERY
 @STREAMED
-def test_of_a_request_that_its_deadline_ends(paced, tools, spent, name, stream):
-    strop = {"strategy": name, **tools.KNOBS[name], "budget": {"seconds": 0.12}}
-    with spent(paced) as counted:
-        answer = ask(paced, tools, "chat", stream, strop=strop)
-    about = tools.about(answer)
-    assert about["stopped"] == "deadline"
-    assert billed(about) == counted.engine
+def test_of_requests_that_a_deadline_ends(paced, tools, spent, stream):
+    """Every strategy, all at once: the bills add up to what the engine did."""
 
+    def one(name: str) -> dict[str, int]:
+        strop = {"strategy": name, **tools.KNOBS[name], "budget": {"seconds": 0.5}}
+        about = tools.about(ask(paced, stream, strop=strop))
+        assert about["stopped"] == "deadline", name
+        return billed(about)
 
-@EVERY
-@STREAMED
-@pytest.mark.parametrize("budget", [{"tokens": 20}, {"calls": 2}, {"tokens": 130}], ids=str)
-def test_of_a_request_that_its_budget_ends(whole, tools, spent, name, stream, budget):
-    with spent(whole) as counted:
-        answer = ask(whole, tools, "chat", stream, strop={"strategy": name, **tools.KNOBS[name], "budget": budget})
-    about = tools.about(answer)
-    assert billed(about) == counted.engine
-    if budget == {"tokens": 20}:
-        assert about["stopped"] == "budget"
+    counted = spent(paced)
+    with ThreadPoolExecutor(len(tools.SERVED)) as pool:
+        bills = list(pool.map(one, tools.SERVED))
+    assert {name: sum(bill[name] for bill in bills) for name in COUNTED} == counted.check()
 
 
 @pytest.mark.parametrize("faults", ["crash:0.5", "overload:0.3,garbage:0.3"])
-@EVERY
-def test_of_requests_whose_engine_fails(serve, tools, spent, name, faults):
+def test_of_requests_whose_engine_fails(serve, tools, spent, faults):
     server = serve(simulation={"faults": faults})
-    statuses = set()
-    for seed in range(24):
-        with spent(server) as counted:
-            answer = server.ask(strop={"strategy": name, **tools.KNOBS[name]}, seed=seed)
-        statuses.add(answer.status_code)
+    counted = spent(server)
+    served = set()
+    for name, seed in product(tools.SERVED, range(10)):
+        answer = server.ask(strop={"strategy": name, **tools.KNOBS[name]}, seed=seed)
+        did = counted.since()
         if answer.status_code == 200:
-            assert billed(answer.json()["strop"]) == counted.engine
+            served.add(name)
+            assert billed(answer.json()["strop"]) == did, (name, seed)
         else:
-            assert ("x-should-retry" in answer.headers) == (counted.engine["completion"] > 0)
-    assert 200 in statuses
+            assert ("x-should-retry" in answer.headers) == (did["completion"] > 0), (name, seed)
+    counted.check()
+    assert served == set(tools.SERVED)
 
 
 def test_of_several_prompts_of_which_one_fails(whole, spent):
-    with spent(whole):
-        assert whole.ask(to="text", prompt=["Say A", "Say B", "x " * 200_000]).status_code == 400
+    counted = spent(whole)
+    assert whole.ask(to="text", prompt=["Say A", "Say B", "x " * 200_000]).status_code == 400
+    counted.check()

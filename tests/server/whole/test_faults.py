@@ -8,31 +8,28 @@ from typing import Any
 
 import pytest
 
-from strop.strategies import CATALOGUE
-
 ERRORS = {502: "engine_error", 503: None, 504: "strategy_timeout"}
 DEADLINE = 0.8
 
 
 @pytest.mark.parametrize("kind", ["crash", "hang", "slow", "garbage", "overload"])
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-def test_every_request_ends_within_its_deadline_and_the_engine_is_left_clean(serve, tools, kind, stream):
-    """A third of all ops fail; four requests per strategy, all at once."""
+def test_every_request_ends_within_its_deadline_and_the_engine_is_left_clean(serve, tools, kind):
+    """A third of all ops fail; a whole and a streamed answer per strategy, all at once."""
     server = serve(simulation={"faults": f"{kind}:0.33", "latency": 0.001})
-    names = [name for name in CATALOGUE for _ in range(4)]
+    names = [name for name in tools.SERVED for _ in range(2)]
 
     def ask(i: int) -> tuple[Any, float]:
         name, began = names[i], time.monotonic()
         strop = {"strategy": name, **tools.KNOBS[name], "budget": {"seconds": DEADLINE}}
-        answer = server.ask(f"What is {i} + 22?", strop=strop, stream=stream, seed=i)
+        answer = server.ask(f"What is {i} + 22?", strop=strop, stream=bool(i % 2), seed=i)
         return answer, time.monotonic() - began
 
     with ThreadPoolExecutor(len(names)) as pool:
         answers = list(pool.map(ask, range(len(names))))
-    for answer, seconds in answers:
+    for i, (answer, seconds) in enumerate(answers):
         assert seconds < DEADLINE + 3.0
         if answer.status_code == 200:
-            check_answer(answer, tools, stream)
+            check_answer(answer, tools, bool(i % 2))
         else:
             check_error(answer.status_code, answer.json())
     assert any(answer.status_code == 200 for answer, _ in answers)
@@ -53,7 +50,7 @@ def check_answer(answer: Any, tools: Any, stream: bool) -> None:
         assert events[-1] == "[DONE]"
         about = tools.about(events)
     assert about["stopped"] in ("done", "budget", "deadline", "error")
-    assert (about["stopped"] in ("deadline", "error")) == ("degraded" in about)
+    assert "degraded" in about or about["stopped"] in ("done", "budget")
 
 
 def check_error(status: int, body: Any) -> None:
@@ -80,7 +77,7 @@ def test_an_engine_that_dies_is_reported_and_comes_back(serve, tools):
 
 def test_nonsense_from_the_engine_is_served_as_text_and_breaks_nothing(serve, tools):
     server = serve(simulation={"faults": "garbage:1"})
-    for name in CATALOGUE:
+    for name in tools.SERVED:
         for to in ("chat", "responses"):
             answer = server.ask(to=to, strop={"strategy": name, **tools.KNOBS[name]})
             assert answer.status_code == 200, answer.text
