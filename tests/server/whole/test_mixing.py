@@ -65,7 +65,7 @@ def test_64_different_requests_at_once_get_their_own_answers_knobs_and_bills(pac
 
 
 def test_a_seeded_request_gets_the_same_answer_and_bill_in_company_as_alone(paced, whole, tools):
-    """With strategies that have no prompts of their own: those are fenced by random words, which the model reads too."""
+    """With strategies that have no prompts of their own: those carry random fence words, which the model reads too."""
     asked = [each for i in range(3 * len(tools.SERVED)) if "seed" in (each := request(tools, i))]
     for each in asked:
         each["text"] = f"What is {each['seed']} + 22?"

@@ -209,6 +209,17 @@ async def test_given_text_is_weighed_as_the_engine_behind_weighs_it(remote: Remo
     assert ours.usage.calls == ours.usage.completion == 2
 
 
+async def test_a_text_with_nothing_before_it_comes_back_with_its_tokens(remote: RemoteEngine) -> None:
+    op = Logprobs(Chat(prompt=""), (Draft("the sky is blue"),), top=1)
+    result = await remote.perform(op, Span("a#1"))
+    assert isinstance(result, Weighed)
+    [value] = result.values
+    assert value.logprobs[0] == 0.0
+    assert value.tokens.top[0] == ()
+    assert len(value.tokens) == len(value.logprobs) == len(value.tokens.texts) == len(value.tokens.top) > 3
+    assert [row[0][0] for row in value.tokens.top[1:]] == list(value.tokens.ids[1:])
+
+
 # ---------------------------------------------------------------------------------------------- counting
 
 

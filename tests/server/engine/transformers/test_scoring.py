@@ -37,6 +37,19 @@ async def test_scores_are_those_of_one_plain_pass(original: Any, engine: Engine,
     assert scores.usage.prompt_tokens == len(prompt) + sum(map(len, CONTINUATIONS))
 
 
+async def test_the_likeliest_tokens_of_every_place_come_back_when_asked_for(original: Any, engine: Engine) -> None:
+    scores = await engine.score(PROMPT, CONTINUATIONS, top=3)
+    for value, continuation in zip(scores.values, CONTINUATIONS, strict=True):
+        if not continuation:
+            assert value.top == ()
+            continue
+        with torch.inference_mode():
+            logits = original(torch.tensor([[*PROMPT, *continuation]])).logits[0]
+        best = logits.double().log_softmax(-1)[len(PROMPT) - 1 : -1].topk(3)
+        assert [[t.id for t in row] for row in value.top] == best.indices.tolist()
+        assert [t.logprob for row in value.top for t in row] == pytest.approx(best.values.flatten().tolist(), abs=1e-4)
+
+
 async def test_scoring_a_draft_gives_the_numbers_it_was_made_with(engine: Engine) -> None:
     answer = await engine.generate(TokenRequest(PROMPT, n=3, seed=1, max_tokens=20, temperature=2.0, ignore_eos=True))
     scores = await engine.score(PROMPT, [result.ids for result in answer.results])
