@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from strop.server.engine.base import Engine
+from strop.server.engine.simulated.engine import SimulatedEngine
 from strop.server.engine.vllm.engine import VllmEngine
 
 CONTEXT = 1024
@@ -33,3 +36,51 @@ async def vllm_engine() -> AsyncIterator[VllmEngine]:
     engine = VllmEngine(smollm2(), max_model_len=CONTEXT, max_num_seqs=16, flags=flags)
     async with engine.running():
         yield engine
+
+
+@pytest.fixture(scope="session")
+async def transformers_engine() -> AsyncIterator[Engine]:
+    embedded = pytest.importorskip("strop.server.engine.transformers.embedded")
+    engine = embedded.TransformersEngine(smollm2(), max_model_len=CONTEXT, device="cpu")
+    async with engine.running():
+        yield engine
+
+
+@pytest.fixture(scope="session")
+async def simulated_engine() -> AsyncIterator[Engine]:
+    engine = SimulatedEngine(tokens_per_second=50.0)
+    async with engine.running():
+        yield engine
+
+
+@pytest.fixture(params=["transformers", "vllm", "simulated"])
+def contracted(request: pytest.FixtureRequest) -> Any:
+    return _contracted(request.getfixturevalue(f"{request.param}_engine"))
+
+
+@pytest.fixture(params=["transformers", "vllm"])
+def real(request: pytest.FixtureRequest) -> Any:
+    """Engines that run the same weights."""
+    return _contracted(request.getfixturevalue(f"{request.param}_engine"))
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Any:
+    """(prompt ids, token ids) to the full log-softmax rows [T, V] of transformers itself."""
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(smollm2(), dtype=torch.float32).eval()
+
+    def rows(prompt: tuple[int, ...], ids: tuple[int, ...]) -> Any:
+        with torch.inference_mode():
+            logits = model(torch.tensor([[*prompt, *ids]])).logits[0]
+        return logits[len(prompt) - 1 : -1].log_softmax(-1)
+
+    return rows
+
+
+def _contracted(engine: Engine) -> Any:
+    from tests.server.engine.vllm.contracted import Contracted
+
+    return Contracted(engine)

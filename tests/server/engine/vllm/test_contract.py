@@ -2,129 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+import math
+from dataclasses import replace
 from typing import Any
 
 import anyio
-import jsonschema
 import pytest
 
 from strop.server.engine.base import Engine
 from strop.server.engine.simulated.engine import SimulatedEngine
 from strop.server.engine.vllm.engine import VllmEngine
-from strop.strategies.kit.capabilities import Capability, needs
-from strop.strategies.kit.ops import Generate, Generated, Logprobs, Weighed
+from strop.strategies.kit.capabilities import Capability
+from strop.strategies.kit.ops import Generate, Logprobs, Weighed
 from strop.strategies.kit.span import Delta, Span
-from strop.strategies.kit.types import Chat, Draft, Format, Message, Prefix, Sampling, Tokens, Tool, ToolChoice, Usage
-from tests.server.engine.vllm.conftest import CONTEXT, smollm2
+from strop.strategies.kit.types import Chat, Draft, Format, Message, Prefix, Tokens, Usage
+from tests.server.engine.vllm.contracted import GREEDY, QUESTIONS, Contracted, ask, billed, prompt_ids
 
 pytestmark = [pytest.mark.model, pytest.mark.filterwarnings("default")]
-
-QUESTIONS = (
-    "What is the capital of France?",
-    "Write two sentences about a dog and a cat who share a house by the sea.",
-    "Count from one to ten in words.",
-    "Name three colours.",
-)
-GREEDY = Sampling(temperature=0.0, max_tokens=32)
-SEA = 1
-
-
-def ask(question: int = SEA, sampling: Sampling = GREEDY, **more: Any) -> Chat:
-    return Chat((Message("user", QUESTIONS[question]),), sampling, **more)
-
-
-@dataclass
-class Contracted:
-    """An engine under test, with the checks that every op must pass."""
-
-    engine: Engine
-
-    async def generate(self, chat: Chat, span: Span | None = None, **more: Any) -> Generated:
-        op = Generate(chat, **more)
-        self.require(*needs(op))
-        with anyio.fail_after(300):
-            result = await self.engine.perform(op, span or Span("test", seed=1))
-        assert isinstance(result, Generated)
-        assert len(result.drafts) == op.n
-        return result
-
-    async def draft(self, chat: Chat, **more: Any) -> Draft:
-        return (await self.generate(chat, **more)).drafts[0]
-
-    async def weigh(self, chat: Chat, *drafts: Draft) -> Weighed:
-        self.require(Capability.SCORE_TEXT)
-        result = await self.engine.perform(Logprobs(chat, drafts), Span("test"))
-        assert isinstance(result, Weighed)
-        return result
-
-    def require(self, *wanted: Capability) -> None:
-        for capability in wanted:
-            if capability not in self.engine.capabilities.offers:
-                pytest.skip(f"no {capability}: {self.engine.capabilities.why_not(capability)}")
-
-    def total(self) -> Usage:
-        c = self.engine.counters()
-        return Usage(prompt=c.prompt, cached=c.cached, completion=c.completion)
-
-
-def billed(*bills: Usage) -> Usage:
-    total = sum(bills, Usage())
-    return Usage(prompt=total.prompt, cached=total.cached, completion=total.completion)
-
-
-@pytest.fixture(scope="session")
-async def transformers_engine() -> AsyncIterator[Engine]:
-    embedded = pytest.importorskip("strop.server.engine.transformers.embedded")
-    engine = embedded.TransformersEngine(smollm2(), max_model_len=CONTEXT, device="cpu")
-    async with engine.running():
-        yield engine
-
-
-@pytest.fixture(scope="session")
-async def simulated_engine() -> AsyncIterator[Engine]:
-    engine = SimulatedEngine(tokens_per_second=50.0)
-    async with engine.running():
-        yield engine
-
-
-@pytest.fixture(params=["transformers", "vllm", "simulated"])
-def contracted(request: pytest.FixtureRequest) -> Contracted:
-    return Contracted(request.getfixturevalue(f"{request.param}_engine"))
-
-
-@pytest.fixture(params=["transformers", "vllm"])
-def real(request: pytest.FixtureRequest) -> Contracted:
-    """Engines that run the same weights."""
-    return Contracted(request.getfixturevalue(f"{request.param}_engine"))
-
-
-@pytest.fixture(scope="session")
-def oracle() -> Any:
-    """(prompt ids, token ids) to the full log-softmax rows [T, V] of transformers itself."""
-    torch = pytest.importorskip("torch")
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(smollm2(), dtype=torch.float32).eval()
-
-    def rows(prompt: tuple[int, ...], ids: tuple[int, ...]) -> Any:
-        with torch.inference_mode():
-            logits = model(torch.tensor([[*prompt, *ids]])).logits[0]
-        return logits[len(prompt) - 1 : -1].log_softmax(-1)
-
-    return rows
-
-
-def prompt_ids(chat: Chat) -> tuple[int, ...]:
-    from transformers import AutoTokenizer
-
-    from strop.server.engine.chat.template import ChatTemplate
-    from strop.server.engine.vllm.instance import Tongue
-
-    template = ChatTemplate(Tongue(AutoTokenizer.from_pretrained(smollm2()), True, ()))
-    return template.ids([{"role": m.role, "content": m.content} for m in chat.messages])
 
 
 # ------------------------------------------------------------------------------------------------- greedy
@@ -142,8 +36,6 @@ async def test_greedy_tokens_are_those_of_the_oracle(real: Contracted, oracle: A
 
 
 async def test_entropies_and_certainties_are_those_of_the_full_distribution(real: Contracted, oracle: Any) -> None:
-    import math
-
     chat = ask(sampling=replace(GREEDY, temperature=1.0, seed=5))
     result = await real.generate(chat, n=2, want=("entropy", "certainty"))
     for draft in result.drafts:
@@ -291,108 +183,3 @@ async def test_cancelled_drafts_free_their_places(contracted: Contracted) -> Non
         await contracted.engine.perform(Generate(long, n=40), Span("long"))
     with anyio.fail_after(60):
         assert (await contracted.draft(ask(0, replace(GREEDY, max_tokens=4)))).n_tokens == 4
-
-
-# ---------------------------------------------------------------------------------- parameters behave alike
-
-
-async def test_a_stop_string_ends_the_text_before_itself(real: Contracted) -> None:
-    whole = await real.draft(ask())
-    word = whole.text.split()[6]
-    stopped = await real.draft(ask(sampling=replace(GREEDY, stop=(word,))))
-    assert (stopped.finish, stopped.stop_reason) == ("stop", word)
-    assert stopped.text == whole.text[: whole.text.index(word)]
-
-
-async def test_a_stop_token_ends_the_text_and_is_named(real: Contracted) -> None:
-    whole = await real.draft(ask())
-    token = whole.tokens.ids[4]
-    stopped = await real.draft(ask(sampling=replace(GREEDY, stop_token_ids=(token,))))
-    at = whole.tokens.ids.index(token)
-    assert (stopped.finish, stopped.stop_reason) == ("stop", token)
-    assert stopped.text == "".join(whole.tokens.texts[:at])
-    assert stopped.tokens.ids == whole.tokens.ids[: at + 1]
-
-
-async def test_the_end_of_the_turn_is_a_stop_without_a_reason(real: Contracted) -> None:
-    draft = await real.draft(ask(0, replace(GREEDY, max_tokens=100)))
-    assert (draft.finish, draft.stop_reason) == ("stop", None)
-    assert draft.tokens.texts[-1] == ""
-
-
-async def test_at_least_min_tokens_come(real: Contracted) -> None:
-    short = await real.draft(ask(0, replace(GREEDY, max_tokens=60)))
-    longer = await real.draft(ask(0, replace(GREEDY, max_tokens=60, min_tokens=short.n_tokens + 5)))
-    assert longer.n_tokens >= short.n_tokens + 5
-
-
-@pytest.mark.parametrize("live", [True, False])
-async def test_a_seed_repeats_every_draft_and_drafts_differ(contracted: Contracted, live: bool) -> None:
-    chat = ask(sampling=replace(GREEDY, temperature=1.0, seed=11, max_tokens=12))
-
-    def span() -> Span:
-        return Span("same", seed=1, live=(lambda _: None) if live else None)
-
-    first = [draft.text for draft in (await contracted.generate(chat, span(), n=3)).drafts]
-    again = [draft.text for draft in (await contracted.generate(chat, span(), n=3)).drafts]
-    other = [draft.text for draft in (await contracted.generate(chat.but(seed=12), span(), n=3)).drafts]
-    assert first == again
-    if not isinstance(contracted.engine, SimulatedEngine):
-        assert len({*first, *other}) == 6
-
-
-async def test_a_bias_of_a_hundred_decides(real: Contracted) -> None:
-    forced = await real.draft(ask(sampling=replace(GREEDY, logit_bias=((3145, 100.0),), max_tokens=4)))
-    assert forced.tokens.ids == (3145,) * 4
-    whole = await real.draft(ask())
-    banned = await real.draft(ask(sampling=replace(GREEDY, logit_bias=((whole.tokens.ids[0], -100.0),))))
-    assert whole.tokens.ids[0] not in banned.tokens.ids
-
-
-async def test_words_told_live_are_the_text(contracted: Contracted) -> None:
-    told: dict[int, str] = {}
-
-    def live(delta: Delta) -> None:
-        told[delta.index] = told.get(delta.index, "") + delta.text
-
-    chat = ask(sampling=replace(GREEDY, temperature=1.0, seed=2, stop=("the",)))
-    if Capability.SEED not in contracted.engine.capabilities.offers:
-        chat = chat.but(seed=None)
-    result = await contracted.generate(chat, Span("live", seed=1, live=live), n=2)
-    assert [told.get(i, "") for i in range(2)] == [draft.text for draft in result.drafts]
-
-
-async def test_an_answer_can_be_held_to_a_schema(real: Contracted) -> None:
-    schema = {
-        "type": "object",
-        "properties": {"capital": {"type": "string", "maxLength": 20}, "sure": {"type": "boolean"}},
-        "required": ["capital", "sure"],
-        "additionalProperties": False,
-    }
-    chat = ask(0, Sampling(temperature=1.0, seed=1, max_tokens=120), format=Format("json_schema", schema=schema))
-    for draft in (await real.generate(chat, n=2)).drafts:
-        jsonschema.validate(json.loads(draft.text), schema)
-
-
-async def test_a_tool_can_be_forced(real: Contracted) -> None:
-    parameters = {
-        "type": "object",
-        "properties": {"city": {"type": "string", "maxLength": 12}},
-        "required": ["city"],
-        "additionalProperties": False,
-    }
-    tools = (Tool("weather", "tells the weather", parameters), Tool("clock", "tells the time"))
-    for choice in (ToolChoice("required"), ToolChoice("named", "weather")):
-        draft = await real.draft(ask(0, replace(GREEDY, max_tokens=80), tools=tools, tool_choice=choice))
-        assert draft.finish == "tool_calls"
-        assert draft.tool_calls[0].name in ("weather", "clock")
-        json.loads(draft.tool_calls[0].arguments)
-
-
-async def test_the_engines_agree_on_a_forced_tool(transformers_engine: Engine, vllm_engine: Engine) -> None:
-    tools = (Tool("weather", "tells the weather", {"type": "object", "properties": {"city": {"type": "string"}}}),)
-    chat = ask(0, replace(GREEDY, max_tokens=80), tools=tools, tool_choice=ToolChoice("required"))
-    calls = []
-    for engine in (transformers_engine, vllm_engine):
-        calls.append((await Contracted(engine).draft(chat)).tool_calls[0])
-    assert [call.name for call in calls] == ["weather", "weather"]
