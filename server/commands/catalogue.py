@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import httpx
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from strop.server.commands.output import emit, fail, out
 
@@ -25,11 +25,12 @@ def strategies(
     if as_json:
         emit(cards)
         return
-    table = Table("strategy", "what it does", "cost", "knobs", show_lines=True)
+    table = Table(Column("strategy", no_wrap=True), "what it does", "cost", "knobs", show_lines=True)
     for card in cards:
         knobs = "\n".join(f"{name} = {about.get('default')}" for name, about in _knobs(card).items())
         missing = f"\nnot available: {card['why_not']}" if card.get("why_not") else ""
-        table.add_row(card["name"], card["description"] + missing, card["cost"], knobs or "none")
+        first = card["description"].partition(". ")[0].rstrip(".") + "."
+        table.add_row(card["name"], first + missing, card["cost"], knobs or "none")
     out().print(table)
 
 

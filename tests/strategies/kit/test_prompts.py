@@ -70,17 +70,33 @@ class Use(NamedTuple):
 
 
 def uses() -> Iterator[Use]:
-    """Every `prompt(ctx, "file/section", ...)` in the strategy files."""
-    for path in sorted(FOLDER.glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "prompt":
-                name = node.args[1]
-                assert isinstance(name, ast.Constant), f"{path.name}:{node.lineno}: write the prompt's name as text"
-                given = frozenset(k.arg for k in node.keywords if k.arg and k.arg not in ("sampling", "package"))
-                yield Use(f"{path.name}:{node.lineno}", str(name.value), given)
+    """Every `prompt(ctx, "file/section", ...)` in the strategy files and the kit."""
+    for path in [*sorted(FOLDER.glob("*.py")), *sorted((FOLDER / "kit").glob("*.py"))]:
+        tree = ast.parse(path.read_text())
+        for function in ast.walk(tree):
+            if isinstance(function, ast.AsyncFunctionDef | ast.FunctionDef):
+                yield from uses_in(function, path)
 
 
-@pytest.mark.parametrize("use", list(uses()), ids=lambda use: f"{use.place}-{use.name}")
+def uses_in(function: ast.AsyncFunctionDef | ast.FunctionDef, path: Path) -> Iterator[Use]:
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "prompt":
+            name = node.args[1]
+            assert isinstance(name, ast.Constant), f"{path.name}:{node.lineno}: write the prompt's name as text"
+            given = {k.arg for k in node.keywords if k.arg and k.arg not in ("sampling", "package")}
+            spread = [k.value.id for k in node.keywords if k.arg is None and isinstance(k.value, ast.Name)]
+            given |= {key for word in spread for key in keys_of(word, function)}
+            yield Use(f"{path.name}:{node.lineno}", str(name.value), frozenset(given))
+
+
+def keys_of(word: str, function: ast.AsyncFunctionDef | ast.FunctionDef) -> Iterator[str]:
+    """Keys of the dictionary that `word` is set to in the function, for `prompt(..., **word)`."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict) and word in map(ast.unparse, node.targets):
+            yield from (str(key.value) for key in node.value.keys if isinstance(key, ast.Constant))
+
+
+@pytest.mark.parametrize("use", sorted(set(uses())), ids=lambda use: f"{use.place}-{use.name}")
 def test_every_prompt_in_a_strategy_exists_and_gets_exactly_its_placeholders(use: Use) -> None:
     assert prompts.placeholders("strop.strategies", use.name) == use.keywords
 
