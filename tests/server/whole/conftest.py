@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from threading import Thread
 from typing import Any
 
@@ -22,11 +23,14 @@ from strop.server.engine.base import Counters
 from strop.server.service import Service
 from strop.server.settings import Settings
 from strop.strategies import CATALOGUE
-from strop.strategies.kit.errors import BadRequest
+from strop.strategies.kit.budget import Budget
+from strop.strategies.kit.context import Perform
+from strop.strategies.kit.errors import StropError
 from strop.strategies.kit.run import Request, run
 from strop.strategies.kit.strategy import Strategy
 from strop.strategies.kit.types import Chat, Message
 
+NO_LIMIT = Budget()
 SUM = "What is 20 + 22?"
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -45,23 +49,35 @@ def knobs_of(strategy: Strategy) -> dict[str, Any]:
     return {knob: "judge" for knob, field in fields.items() if field.default == "prm"} | SMALL.get(strategy.name, {})
 
 
-def refusal(strategy: Strategy, question: Chat) -> BadRequest | None:
+QUESTION = Chat((Message("user", SUM),))
+
+
+@cache
+def simulated() -> Perform:
+    """The simulated engine with the server's scorers."""
+    service: Service = build(Settings(engine="simulated")).state.service
+    return service.perform
+
+
+def refusal(strategy: Strategy, question: Chat = QUESTION, budget: Budget = NO_LIMIT) -> StropError | None:
     """Why the simulated engine cannot run a strategy on a question, or None."""
-    perform = build(Settings(engine="simulated")).state.service.perform
     try:
-        anyio.run(run, Request(strategy, question, knobs_of(strategy)), perform)
-    except BadRequest as refused:
+        anyio.run(run, Request(strategy, question, knobs_of(strategy), budget), simulated())
+    except StropError as refused:
         return refused
     return None
 
 
 KNOBS = {name: knobs_of(strategy) for name, strategy in CATALOGUE.items()}
-LACKING = {name for name, strategy in CATALOGUE.items() if refusal(strategy, Chat((Message("user", SUM),)))}
+LACKING = {name for name, strategy in CATALOGUE.items() if refusal(strategy)}
 """Strategies that need what the simulated engine is not, such as a process reward model."""
 
 SERVED = [name for name in CATALOGUE if name not in LACKING]
 NEED_TURNS = {name for name in SERVED if refusal(CATALOGUE[name], Chat(prompt=SUM))}
 """Strategies that refuse a raw prompt."""
+
+ANYTIME = [name for name in SERVED if not refusal(CATALOGUE[name], budget=Budget(calls=1))]
+"""Strategies that draft an answer first. Those that plan first have nothing to serve when they are ended early."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

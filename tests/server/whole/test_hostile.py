@@ -14,9 +14,9 @@ for _ in range(60):
     DEEP = {"a": [DEEP]}
 
 VALUES: list[Any] = [
-    *(None, True, 0, -1, 1, 1.5, 2**31, 2**63, -(2**63) - 1, 10**30, 1e308),
-    *("", "x", "\x00", "😀\u2028", "x" * 20_000, "none", "auto", "../../etc/passwd", "{{7*7}}", "1"),
-    *([], [None], [[]], [1], ["x"], [-1, 2**40], ["x"] * 200, [{}], [{"type": "text"}], [{"type": "function"}]),
+    *(None, True, 0, -1, 1.5, 2**63, 10**30),
+    *("", "x", "\x00", "😀\u2028", "x" * 20_000, "auto", "../../etc/passwd", "1"),
+    *([], [None], [[]], [1], [-1, 2**40], ["x"] * 200, [{}], [{"type": "text"}], [{"type": "function"}]),
     *({}, {"a": 1}, {"": None}, {"type": "json_schema"}, {"type": "function"}, {"effort": 1}, {"tokens": -1}, DEEP),
 ]
 MODELS = {"chat": "ChatRequest", "text": "CompletionRequest", "responses": "ResponsesRequest"}

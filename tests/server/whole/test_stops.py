@@ -35,10 +35,10 @@ def chosen(tools: Any, name: str, **more: Any) -> dict[str, Any]:
     return {"strategy": name, **tools.KNOBS[name], **more}
 
 
-def every(tools: Any, one: Callable[[str], None]) -> None:
+def every(names: list[str], one: Callable[[str], None]) -> None:
     """Call with the name of every strategy, all at once; the first failure is raised."""
-    with ThreadPoolExecutor(len(tools.SERVED)) as pool:
-        list(pool.map(one, tools.SERVED))
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(one, names))
 
 
 def answer_of(server: Any, stream: bool, **fields: Any) -> Any:
@@ -83,7 +83,7 @@ def test_a_deadline_is_kept_and_the_answer_says_so(paced, tools, stream):
         assert about["degraded"] in DEGRADED, name
         assert tools.said(answer), name
 
-    every(tools, one)
+    every(tools.ANYTIME, one)
     assert paced.idle
 
 
@@ -95,7 +95,7 @@ def test_a_deadline_before_the_first_token_is_504(sleepy, tools, to):
         answer = sleepy.ask(to=to, strop=chosen(tools, name, budget={"seconds": 0.1}))
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "strategy_timeout"), name
 
-    every(tools, one)
+    every(tools.SERVED, one)
     assert sleepy.idle
 
 
@@ -103,7 +103,7 @@ def test_a_deadline_before_the_first_token_is_504(sleepy, tools, to):
 @pytest.mark.parametrize("tokens", [1, 20, 90])
 def test_a_budget_of_tokens_is_kept_and_the_answer_says_so(whole, tools, stream, tokens):
     """A scorer is asked about all drafts at once, so its one-token verdicts may come on top."""
-    for name in tools.SERVED:
+    for name in tools.ANYTIME:
         answer = answer_of(whole, stream, strop=chosen(tools, name, budget={"tokens": tokens}))
         about = tools.about(answer)
         assert generated(about, "completion_tokens") <= tokens, name
@@ -114,9 +114,17 @@ def test_a_budget_of_tokens_is_kept_and_the_answer_says_so(whole, tools, stream,
 
 @pytest.mark.parametrize("calls", [1, 2, 5])
 def test_a_budget_of_calls_is_kept(whole, tools, calls):
-    for name in tools.SERVED:
+    for name in tools.ANYTIME:
         answer = whole.ask(strop=chosen(tools, name, budget={"calls": calls})).json()
         assert generated(answer["strop"], "calls") <= calls, name
+
+
+def test_a_strategy_that_plans_first_and_is_ended_early_says_that_there_is_no_answer(whole, tools):
+    for name in set(tools.SERVED) - set(tools.ANYTIME):
+        answer = whole.ask(strop=chosen(tools, name, budget={"calls": 1}))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "budget_exceeded"), name
+        assert answer.headers["x-should-retry"] == "false", name
+        assert whole.idle
 
 
 def generated(about: Any, what: str) -> int:
@@ -138,4 +146,4 @@ def test_the_same_seed_is_served_the_same_under_a_budget_whatever_the_load(whole
             found.add((tools.said(answer), about["stopped"], about.get("degraded")))
         assert len(found) == 1, name
 
-    every(tools, one)
+    every(tools.ANYTIME, one)
