@@ -1,5 +1,6 @@
 import anyio
 import pytest
+
 from strop.server.admission import Admission
 from strop.strategies.kit.errors import EngineOverloaded
 

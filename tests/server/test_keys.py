@@ -1,4 +1,5 @@
 import pytest
+
 from strop.server.keys import Keyring, digest
 from strop.server.settings import Key, Limits, Settings
 

@@ -1,4 +1,5 @@
 import pytest
+
 from strop.server.quota import Quotas, RateLimited
 from strop.server.settings import Key
 from strop.strategies.kit.events import Bill, Finished, Outcome

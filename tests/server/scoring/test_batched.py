@@ -52,12 +52,12 @@ async def test_callers_that_wait_together_share_one_backend_call():
 
 
 async def test_a_cancelled_caller_strands_nobody_not_even_when_it_came_first():
-    backend, results = await _gathered([[1], [2], [3]], cancel=0)
+    _, results = await _gathered([[1], [2], [3]], cancel=0)
     assert results == {1: [4], 2: [6]}
 
 
 async def test_items_of_a_caller_that_left_while_waiting_are_not_scored():
-    backend, results = await _gathered([[1], [2], [3]], cancel=1)
+    backend, _ = await _gathered([[1], [2], [3]], cancel=1)
     assert backend.batches == [[1], [3]]
 
 
@@ -92,9 +92,8 @@ async def test_callers_that_still_wait_when_the_scorer_stops_get_an_error():
         except EngineUnavailable as error:
             failures.append(error)
 
-    async with anyio.create_task_group() as group:
-        async with batched.running():
-            for item in (1, 2, 3):
-                group.start_soon(call, item)
-                await anyio.wait_all_tasks_blocked()
+    async with anyio.create_task_group() as group, batched.running():
+        for item in (1, 2, 3):
+            group.start_soon(call, item)
+            await anyio.wait_all_tasks_blocked()
     assert len(failures) == 3
