@@ -57,7 +57,7 @@ def router(service: Service) -> APIRouter:
 
 def card(service: Service, strategy: Strategy) -> StrategyCard:
     """A strategy as clients see it."""
-    has = service.engine.capabilities
+    has = service.capabilities
     missing = [capability for capability in sorted(strategy.requires) if capability not in has.offers]
     why = "; ".join(f"{capability}: {has.why_not(capability)}" for capability in missing)
     return {

@@ -5,7 +5,8 @@ An engine is the innermost `async (op, span) -> result` layer. It
 * performs `Generate` and `Logprobs` ops (other ops are handled above it, see `server/scoring`);
 * keeps `span.receipt.own` and `span.receipt.partials` up to date while it works, so that a cancelled op is billed;
 * calls `span.live(delta)` with new words as they are decoded, when `span.live` is set: the texts of all deltas of a
-  draft, concatenated, are exactly what the op adds to that draft's text (a prefix is not told again);
+  draft, concatenated, are exactly what the op adds to that draft's text (a prefix is not told again). Where the words
+  could still turn out to be a tool call, an engine may tell none of them;
 * stops all work of an op within one decoding step when the caller is cancelled;
 * raises only errors of `strop.strategies.kit.errors`; whatever a client sends, the engine stays alive;
 * never returns a draft that ignores a parameter: what it cannot honour is missing from `capabilities`, and the
