@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 ERRORS = {502: "engine_error", 503: None, 504: "strategy_timeout"}
-DEADLINE = 0.8
+DEADLINE = 0.5
 
 
 @pytest.mark.parametrize("kind", ["crash", "hang", "slow", "garbage", "overload"])

@@ -20,7 +20,7 @@ VALUES: list[Any] = [
     *({}, {"a": 1}, {"": None}, {"type": "json_schema"}, {"type": "function"}, {"effort": 1}, {"tokens": -1}, DEEP),
 ]
 MODELS = {"chat": "ChatRequest", "text": "CompletionRequest", "responses": "ResponsesRequest"}
-KNOB_VALUES = (None, True, -1, 0, 1.5, 10**30, "", "x", "nan", [], {}, ["judge"])
+KNOB_VALUES = (None, True, -1, 1.5, 10**30, "x", [], {})
 
 
 def check(server: Any, answer: Any, what: str) -> None:

@@ -16,7 +16,7 @@ FREE = ("direct", "best_of_n", "self_consistency", "id_sampling")
 
 @pytest.fixture(scope="module")
 def paced(tools: Any) -> Iterator[Any]:
-    with tools.Whole(simulation={"tokens_per_second": 300.0, "latency": 0.02}) as server:
+    with tools.Whole(simulation={"tokens_per_second": 1000.0, "latency": 0.02}) as server:
         yield server
 
 
