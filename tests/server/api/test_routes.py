@@ -46,7 +46,8 @@ def test_strategies_are_described_with_knobs_cost_and_why_they_cannot_run(live):
     assert cards["pick"]["cost"] == "n drafts."
     assert (cards["pick"]["available"], cards["pick"]["why_not"]) == (True, None)
     assert cards["stepwise"]["requires"] == ["prm"]
-    assert (cards["stepwise"]["available"], cards["stepwise"]["why_not"]) == (False, "prm: no reward model is loaded")
+    assert cards["stepwise"]["available"] is False
+    assert cards["stepwise"]["why_not"].startswith("prm: no reward model is loaded")
     assert live.http.get("/v1/strategies/pick").json() == cards["pick"]
 
 
