@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from threading import Thread
 
+import httpx
 import openai
 import pytest
 import uvicorn
@@ -26,6 +27,7 @@ class Server:
             uvicorn.Config(self.app, port=0, log_level="warning", timeout_graceful_shutdown=2)
         )
         self._thread = Thread(target=self._server.run)
+        self._http = httpx.Client(timeout=300, trust_env=False)
 
     def __enter__(self) -> Server:
         self._thread.start()
@@ -40,12 +42,13 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._http.close()
         self._server.should_exit = True
         self._thread.join(30)
         assert not self._thread.is_alive(), "the server did not stop"
 
     def sdk(self, path: str = "/v1") -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.url + path, api_key="none", max_retries=0, timeout=300)
+        return openai.OpenAI(base_url=self.url + path, api_key="none", max_retries=0, http_client=self._http)
 
     def counters(self) -> Counters:
         """What the engine itself has counted, once nothing runs any more."""
